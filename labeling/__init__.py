@@ -1,0 +1,1 @@
+"""Labels: records, their one store, how people give them, and how they become preferences."""

@@ -1,0 +1,98 @@
+"""The shape of a project's database, as numbered steps; each runs once, in one transaction.
+
+A new shape is a new function at the end of `STEPS`; a step that has been released is never edited.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+from sqlite_utils import Database
+
+from labeling.records import UserError
+
+FIRST = """
+CREATE TABLE prompt (
+    id TEXT PRIMARY KEY, messages TEXT NOT NULL, split TEXT NOT NULL, category TEXT NOT NULL
+) STRICT;
+CREATE TABLE slate (
+    seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, prompt_id TEXT NOT NULL REFERENCES prompt(id),
+    k INTEGER NOT NULL, run TEXT NOT NULL, iteration INTEGER NOT NULL, selector TEXT NOT NULL,
+    propensity REAL NOT NULL, reward_model TEXT NOT NULL, predicted TEXT NOT NULL, created REAL NOT NULL
+) STRICT;
+CREATE INDEX slate_run ON slate(run, iteration);
+CREATE TABLE candidate (
+    slate_id TEXT NOT NULL REFERENCES slate(id), position INTEGER NOT NULL, text TEXT NOT NULL,
+    policy TEXT NOT NULL, finished INTEGER NOT NULL, PRIMARY KEY (slate_id, position)
+) STRICT;
+CREATE TABLE annotator (
+    id TEXT PRIMARY KEY, kind TEXT NOT NULL, weight REAL NOT NULL, flip_rate REAL NOT NULL
+) STRICT;
+CREATE TABLE label (
+    seq INTEGER PRIMARY KEY, client_key TEXT NOT NULL UNIQUE, slate_id TEXT NOT NULL REFERENCES slate(id),
+    annotator TEXT NOT NULL REFERENCES annotator(id), outcome TEXT NOT NULL, ranks TEXT, probability REAL,
+    strength REAL, display_order TEXT NOT NULL, seconds REAL, reason TEXT NOT NULL, supersedes TEXT UNIQUE,
+    created REAL NOT NULL
+) STRICT;
+CREATE INDEX label_slate ON label(slate_id);
+CREATE INDEX label_annotator ON label(annotator);
+CREATE VIEW standing AS
+    SELECT label.* FROM label LEFT JOIN label AS later ON later.supersedes = label.client_key
+    WHERE later.seq IS NULL AND label.outcome != 'undone';
+CREATE TABLE lease (
+    slate_id TEXT NOT NULL REFERENCES slate(id), annotator TEXT NOT NULL REFERENCES annotator(id),
+    display_order TEXT NOT NULL, expires REAL NOT NULL, PRIMARY KEY (slate_id, annotator)
+) STRICT;
+CREATE TABLE judge_call (
+    key TEXT PRIMARY KEY, annotator TEXT NOT NULL, slate_id TEXT NOT NULL, reply TEXT NOT NULL,
+    outcome TEXT NOT NULL, prompt_tokens INTEGER NOT NULL, reply_tokens INTEGER NOT NULL, seconds REAL NOT NULL,
+    created REAL NOT NULL
+) STRICT;
+CREATE TABLE run_event (
+    seq INTEGER PRIMARY KEY, run TEXT NOT NULL, iteration INTEGER NOT NULL, kind TEXT NOT NULL,
+    data TEXT NOT NULL, created REAL NOT NULL
+) STRICT;
+CREATE INDEX run_event_run ON run_event(run, iteration);
+CREATE TABLE fit_label (
+    run TEXT NOT NULL, iteration INTEGER NOT NULL, client_key TEXT NOT NULL REFERENCES label(client_key),
+    PRIMARY KEY (run, iteration, client_key)
+) STRICT;
+"""
+
+
+def first_shape(db: Database) -> None:
+    """Prompts, slates, labels, leases, judge calls and run events."""
+    for statement in FIRST.split(";\n"):
+        if statement.strip():
+            db.execute(statement)
+
+
+STEPS = (first_shape,)
+
+
+def migrate(db: Database, path: str) -> None:
+    """Bring the database at `path` to the newest shape.
+
+    Two processes may come here at once: the version is read again under the write lock.
+    Raises UserError when a newer Prefloop wrote the file.
+    """
+
+    def version() -> int:
+        return int(db.execute("PRAGMA user_version").fetchone()[0])
+
+    if version() > len(STEPS):
+        raise UserError(
+            f"{path} was written by a newer Prefloop (its version {version()}, known here: {len(STEPS)}): "
+            "upgrade with `pip install --upgrade prefloop`"
+        )
+    while version() < len(STEPS):
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            current = version()
+            if current < len(STEPS):
+                STEPS[current](db)
+                db.execute(f"PRAGMA user_version = {current + 1}")
+            db.execute("COMMIT")
+        except sqlite3.Error:
+            db.execute("ROLLBACK")
+            raise

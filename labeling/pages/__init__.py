@@ -1,0 +1,1 @@
+"""The Gradio pages: comparing in a browser, and watching a run."""

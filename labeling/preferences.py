@@ -1,0 +1,33 @@
+"""Labels become preferences: a weak order of K candidates expands into C(K, 2) soft pairs.
+
+The only place where "who said what" turns into training targets. Non-answers expand into nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from labeling.records import Annotator, Label, Preference, pairs
+
+
+def expand(label: Label, annotator: Annotator) -> tuple[Preference, ...]:
+    """Expand one label into C(K, 2) preferences: p = 1 above, 0 below, 0.5 tied, or the pair's own probability.
+
+    Each of the C(K, 2) pairs carries the annotator's weight and flip rate. A pair's strength becomes its margin
+    (Llama-2, arXiv 2307.09288), signed towards the preferred side.
+    """
+    if label.ranks is None:
+        return ()
+    preferences = []
+    for i, j in pairs(len(label.ranks)):
+        lead = label.ranks[j] - label.ranks[i]
+        side = (lead > 0) - (lead < 0)
+        p = (1 + side) / 2 if label.probability is None else label.probability
+        margin = side * (label.strength or 0.0)
+        preferences.append(Preference(label.slate_id, i, j, p, margin, annotator.weight, annotator.flip_rate))
+    return tuple(preferences)
+
+
+def expand_all(labels: Iterable[Label], annotators: Mapping[str, Annotator]) -> tuple[Preference, ...]:
+    """Expand the standing labels of one slate; where several annotators answered, their weights add up."""
+    return tuple(p for label in labels for p in expand(label, annotators[label.annotator]))

@@ -1,0 +1,236 @@
+"""The words of the product as data: prompt, candidate, slate, annotator, label, preference.
+
+Every package speaks in these frozen values; the store writes them down and reads them back. A record is
+checked when it is made, so whatever holds one may trust it. Identifiers are hashes of content: what arrives
+twice is the same thing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Any, Literal, get_args
+
+Split = Literal["train", "heldout"]
+Role = Literal["system", "user", "assistant"]
+AnnotatorKind = Literal["human", "judge", "oracle"]
+Outcome = Literal[
+    "ranked",  # a weak order of the candidates: the only outcome that becomes preferences
+    "both_bad",  # no candidate deserves to be preferred
+    "skip",  # the person would rather not say
+    "abstain",  # the judge would rather not say
+    "parse_failure",  # the reply held no verdict
+    "refused",  # the judge's model declined the task
+    "truncated",  # the reply ended before a verdict
+    "endpoint_failure",  # no usable reply came
+    "undone",  # takes back the label that it supersedes
+]
+MAX_CANDIDATES = 9
+
+
+class UserError(Exception):
+    """A mistake that the user can mend: its message is one line that names the culprit and the cure."""
+
+
+class InvalidRecord(UserError):
+    """A record that breaks its own rules (an empty prompt, ranks of the wrong length, …)."""
+
+
+def content_id(kind: str, *parts: Any) -> str:
+    """Return `kind_` + 16 hex digits of the SHA-256 of the parts in canonical JSON."""
+    text = json.dumps(parts, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return f"{kind}_{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise InvalidRecord(message)
+
+
+def _require_choice(name: str, value: str, choices: Any) -> None:
+    allowed = get_args(choices)
+    _require(value in allowed, f"{name} {value!r} is not one of {', '.join(allowed)}")
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Role
+    content: str
+
+    def __post_init__(self) -> None:
+        _require_choice("role", self.role, Role)
+        _require(isinstance(self.content, str), f"the content of a message must be text, not {self.content!r}")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What is answered: a conversation that ends before the next assistant turn."""
+
+    messages: tuple[Message, ...]
+    split: Split = "train"
+    category: str = ""
+
+    def __post_init__(self) -> None:
+        _require_choice("split", self.split, Split)
+        _require(len(self.messages) > 0, "a prompt needs at least one message")
+        last = self.messages[-1]
+        _require(last.role != "assistant", "a prompt must end before the assistant's turn")
+        _require(last.content.strip() != "", "the prompt is empty")
+
+    @property
+    def id(self) -> str:
+        """Hash of the conversation."""
+        return content_id("prompt", [[m.role, m.content] for m in self.messages])
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Something that can be preferred: one response. `finished` is false when the length limit cut it off."""
+
+    text: str
+    policy: str = ""
+    finished: bool = True
+
+    def __post_init__(self) -> None:
+        _require(isinstance(self.text, str), f"a candidate's text must be text, not {self.text!r}")
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """Where a slate comes from: enough to say later what was asked, by which chance, and what was expected."""
+
+    run: str = ""
+    iteration: int = 0
+    selector: str = "import"
+    propensity: float = 1.0
+    reward_model: str = ""
+    predicted: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        _require(0 < self.propensity <= 1, f"a propensity lies in (0, 1], not {self.propensity}")
+        _require(all(map(math.isfinite, self.predicted)), "predicted scores must be finite")
+
+
+@dataclass(frozen=True)
+class Slate:
+    """K >= 2 candidates of one prompt, compared together. Positions 0..K-1 are the candidates' names in labels."""
+
+    prompt: Prompt
+    candidates: tuple[Candidate, ...]
+    lineage: Lineage = field(default_factory=Lineage)
+
+    def __post_init__(self) -> None:
+        k = len(self.candidates)
+        _require(2 <= k <= MAX_CANDIDATES, f"a slate holds 2 to {MAX_CANDIDATES} candidates, not {k}")
+        texts = {(c.text, c.finished) for c in self.candidates}
+        _require(len(texts) == k, "the candidates of a slate must differ")
+
+    @property
+    def id(self) -> str:
+        """Hash of prompt, candidates, run and iteration."""
+        shown = [[c.text, c.policy, c.finished] for c in self.candidates]
+        return content_id("slate", self.prompt.id, shown, self.lineage.run, self.lineage.iteration)
+
+
+@dataclass(frozen=True)
+class Annotator:
+    """Who labels: a human, a judge or an oracle, all alike.
+
+    weight: factor on its preferences in the loss, >= 0.
+    flip_rate: ε, the share of its answers taken to be uniform noise: P' = (1-ε)P + ε/2 (arXiv 1706.03741).
+    """
+
+    id: str
+    kind: AnnotatorKind
+    weight: float = 1.0
+    flip_rate: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require(self.id.strip() != "", "an annotator needs a name")
+        _require_choice("annotator kind", self.kind, AnnotatorKind)
+        _require(math.isfinite(self.weight) and self.weight >= 0, f"a weight is >= 0, not {self.weight}")
+        _require(0 <= self.flip_rate < 1, f"a flip rate lies in [0, 1), not {self.flip_rate}")
+
+
+@dataclass(frozen=True)
+class Label:
+    """One annotator's answer about one slate.
+
+    client_key: chosen by whoever answers, once per answer; the same key again is the same label.
+    ranks: (K,) rank of each candidate, 1 = best, equal = tied; only for the outcome "ranked".
+    probability: P(candidate 0 is better), for pairs whose annotator gives one.
+    strength: 0 (about equal) to 1 (significantly better), for pairs whose annotator was asked.
+    order: (K,) order[k] is the candidate that was shown in place k.
+    supersedes: client_key of the label that this one replaces; labels are never edited or deleted.
+    """
+
+    slate_id: str
+    annotator: str
+    outcome: Outcome
+    client_key: str
+    ranks: tuple[int, ...] | None = None
+    probability: float | None = None
+    strength: float | None = None
+    order: tuple[int, ...] = ()
+    seconds: float | None = None
+    reason: str = ""
+    supersedes: str | None = None
+
+    def __post_init__(self) -> None:
+        _require_choice("outcome", self.outcome, Outcome)
+        _require(0 < len(self.client_key) <= 200, "a label needs a client_key of 1 to 200 characters")
+        ranked = self.outcome == "ranked"
+        _require(ranked == (self.ranks is not None), "a label has ranks exactly when its outcome is 'ranked'")
+        if self.ranks is not None:
+            k = len(self.ranks)
+            _require(2 <= k <= MAX_CANDIDATES, f"ranks are for 2 to {MAX_CANDIDATES} candidates, not {k}")
+            whole = all(type(r) is int and 1 <= r <= k for r in self.ranks)
+            _require(whole, f"ranks are whole numbers from 1 (best) to {k}, not {list(self.ranks)}")
+        for name in ("probability", "strength"):
+            value = getattr(self, name)
+            if value is not None:
+                _require(ranked and len(self.ranks or ()) == 2, f"a {name} belongs to a ranked pair")
+                _require(0 <= value <= 1, f"a {name} lies in [0, 1], not {value}")
+        if self.order:
+            permutation = sorted(self.order) == list(range(len(self.order)))
+            _require(permutation, f"order must be a permutation of the candidates, not {list(self.order)}")
+
+
+@dataclass(frozen=True)
+class Preference:
+    """Candidate `i` of a slate against candidate `j`: `p` = P(i better), 0.5 = tie.
+
+    margin: the lead that the loss asks of i over j, signed towards the preferred side.
+    weight: factor on this pair in the loss. flip_rate: the ε of its annotator.
+    """
+
+    slate_id: str
+    i: int
+    j: int
+    p: float
+    margin: float = 0.0
+    weight: float = 1.0
+    flip_rate: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.i < self.j, "a preference names two candidates with i < j")
+        _require(0 <= self.p <= 1, f"p lies in [0, 1], not {self.p}")
+
+
+@dataclass(frozen=True)
+class LabeledSlate:
+    """A slate with the labels that stand and the preferences that they expand to."""
+
+    slate: Slate
+    labels: tuple[Label, ...]
+    preferences: tuple[Preference, ...]
+
+
+def pairs(k: int) -> list[tuple[int, int]]:
+    """All C(k, 2) pairs i < j, in lexicographic order: the pair convention everywhere."""
+    return list(combinations(range(k), 2))

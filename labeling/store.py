@@ -1,0 +1,424 @@
+"""The one store of a project: all SQL lives here, and records go in and come out.
+
+SQLite in WAL mode with synchronous=FULL: what a method returns from is on disk. Each thread gets its own
+connection, each write its own immediate transaction, so any number of processes share one project. Everything
+that is added has a key; adding it again changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlite_utils import Database
+
+from labeling.migrations import migrate
+from labeling.preferences import expand_all
+from labeling.records import (
+    Annotator,
+    Candidate,
+    Label,
+    LabeledSlate,
+    Lineage,
+    Message,
+    Prompt,
+    Slate,
+    Split,
+    UserError,
+)
+
+DATABASE = "prefloop.sqlite"
+BUSY_SECONDS = 30
+
+
+class Conflict(UserError):
+    """The label contradicts one that stands (its key was used for another answer, or its slate is unknown)."""
+
+
+@dataclass(frozen=True)
+class JudgeCall:
+    """One request to a judge's model, durable before any label made from it. Tokens are counts, time is seconds."""
+
+    key: str
+    annotator: str
+    slate_id: str
+    reply: str
+    outcome: str
+    prompt_tokens: int = 0
+    reply_tokens: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class RunEvent:
+    """Something that a run reports: `kind` names it, `data` is JSON. `seq` orders all events of a project."""
+
+    run: str
+    iteration: int
+    kind: str
+    data: Mapping[str, Any]
+    seq: int = 0
+    created: float = 0.0
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A slate given to one annotator until `expires` (Unix seconds), in the order in which it is to be shown."""
+
+    slate: Slate
+    order: tuple[int, ...]
+    expires: float
+
+
+class Store:
+    """The labels, slates and runs of the project in folder `project`.
+
+    Raises UserError when the folder holds no project and `create` is false, when the file is no database of
+    ours or of a newer version, and from any write when the disk is full.
+    """
+
+    def __init__(self, project: str | Path, create: bool = False) -> None:
+        self.project = Path(project)
+        self.path = self.project / DATABASE
+        self._threads = threading.local()
+        if not self.path.exists():
+            if not create:
+                raise UserError(
+                    f"{self.project} holds no Prefloop project: make one with `prefloop import` or `prefloop demo`"
+                )
+            try:
+                self.project.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise UserError(f"cannot create the project folder {self.project}: {error.strerror}") from error
+        with self._explained():
+            migrate(self.db, str(self.path))
+
+    @property
+    def db(self) -> Database:
+        """This thread's connection."""
+        if not hasattr(self._threads, "db"):
+            with self._explained():
+                connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
+                for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+                    connection.execute(f"PRAGMA {pragma}")
+                self._threads.db = Database(connection)
+        return self._threads.db
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn what can go wrong with a database file into one line for the user."""
+        try:
+            yield
+        except (sqlite3.OperationalError, sqlite3.DatabaseError) as error:
+            if isinstance(error, sqlite3.IntegrityError):
+                raise
+            text = str(error)
+            if "full" in text or "disk I/O" in text:
+                raise UserError(
+                    f"{self.path}: cannot write ({text}): free some space and try again; nothing was half-written"
+                ) from error
+            if "not a database" in text or "malformed" in text:
+                raise UserError(f"{self.path} is not a Prefloop database ({text}): name another --project") from error
+            if "locked" in text:
+                raise UserError(
+                    f"{self.path} stayed locked for {BUSY_SECONDS} s: stop the other program that holds it"
+                ) from error
+            if "unable to open" in text or "readonly" in text:
+                raise UserError(f"{self.path} cannot be opened for writing: check the folder's permissions") from error
+            raise
+
+    @contextmanager
+    def writing(self) -> Iterator[Database]:
+        """One immediate transaction: all of it is on disk afterwards, or none of it."""
+        with self._explained():
+            self.db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self.db
+                self.db.execute("COMMIT")
+            except BaseException:
+                if self.db.conn.in_transaction:
+                    self.db.execute("ROLLBACK")
+                raise
+
+    def _rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
+        with self._explained():
+            return list(self.db.query(sql, parameters))
+
+    # Prompts and slates
+
+    def add_prompts(self, prompts: Iterable[Prompt]) -> int:
+        """Add prompts; one that is there already keeps its split. Returns how many were new."""
+        with self.writing():
+            return sum(map(self._add_prompt, prompts))
+
+    def _add_prompt(self, prompt: Prompt) -> int:
+        messages = json.dumps([[m.role, m.content] for m in prompt.messages], ensure_ascii=False)
+        values = [prompt.id, messages, prompt.split, prompt.category]
+        return self.db.execute("INSERT OR IGNORE INTO prompt VALUES (?, ?, ?, ?)", values).rowcount
+
+    def prompts(self, split: Split | None = None) -> list[Prompt]:
+        """All prompts (of one split), in the order in which they came."""
+        where, values = ("", []) if split is None else ("WHERE split = ?", [split])
+        return [_prompt(row) for row in self._rows(f"SELECT * FROM prompt {where} ORDER BY rowid", values)]
+
+    def add_slates(self, slates: Iterable[Slate]) -> int:
+        """Add slates and their prompts. Returns how many slates were new."""
+        with self.writing():
+            return sum(map(self._add_slate, slates))
+
+    def _add_slate(self, slate: Slate) -> int:
+        self._add_prompt(slate.prompt)
+        lineage = slate.lineage
+        values = [slate.id, slate.prompt.id, len(slate.candidates), lineage.run, lineage.iteration, lineage.selector]
+        values += [lineage.propensity, lineage.reward_model, json.dumps(lineage.predicted), time.time()]
+        added = self.db.execute(
+            "INSERT OR IGNORE INTO slate (id, prompt_id, k, run, iteration, selector, propensity, reward_model, "
+            "predicted, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            values,
+        ).rowcount
+        for position, c in enumerate(slate.candidates if added else ()):
+            row = [slate.id, position, c.text, c.policy, int(c.finished)]
+            self.db.execute("INSERT INTO candidate VALUES (?, ?, ?, ?, ?)", row)
+        return added
+
+    def slates(
+        self,
+        *,
+        id: str | None = None,
+        run: str | None = None,
+        split: Split | None = None,
+        unanswered_by: str | None = None,
+        answered: bool = False,
+    ) -> list[Slate]:
+        """Slates that meet every given condition, in the order in which they came.
+
+        unanswered_by: an annotator with no standing label on the slate. answered: some standing label exists.
+        """
+        conditions = {
+            "slate.id = ?": id,
+            "slate.run = ?": run,
+            "prompt.split = ?": split,
+            "slate.id NOT IN (SELECT slate_id FROM standing WHERE annotator = ?)": unanswered_by,
+        }
+        given = {sql: value for sql, value in conditions.items() if value is not None}
+        clauses = [*given, *(["slate.id IN (SELECT slate_id FROM standing)"] if answered else [])]
+        source = f"FROM slate JOIN prompt ON prompt.id = slate.prompt_id WHERE {' AND '.join(clauses) or '1'}"
+        values = list(given.values())
+        candidates: dict[str, list[Candidate]] = defaultdict(list)
+        inside = f"SELECT candidate.* FROM candidate WHERE slate_id IN (SELECT slate.id {source})"
+        for row in self._rows(f"{inside} ORDER BY slate_id, position", values):
+            candidates[row["slate_id"]].append(Candidate(row["text"], row["policy"], bool(row["finished"])))
+        rows = self._rows(f"SELECT prompt.*, slate.*, slate.id AS slate_id {source} ORDER BY seq", values)
+        return [_slate(row, tuple(candidates[row["slate_id"]])) for row in rows]
+
+    def slate(self, slate_id: str) -> Slate | None:
+        """The slate of this id, if there is one."""
+        return next(iter(self.slates(id=slate_id)), None)
+
+    # Annotators and labels
+
+    def add_annotator(self, annotator: Annotator) -> None:
+        """Add an annotator, or bring its weight and flip rate up to date."""
+        with self.writing():
+            self._add_annotator(annotator)
+
+    def _add_annotator(self, a: Annotator) -> None:
+        sql = "INSERT INTO annotator VALUES (?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET kind = excluded.kind, "
+        sql += "weight = excluded.weight, flip_rate = excluded.flip_rate"
+        self.db.execute(sql, [a.id, a.kind, a.weight, a.flip_rate])
+
+    def annotators(self) -> dict[str, Annotator]:
+        """All annotators, by id."""
+        rows = self._rows("SELECT * FROM annotator")
+        return {r["id"]: Annotator(r["id"], r["kind"], r["weight"], r["flip_rate"]) for r in rows}
+
+    def add_labels(self, labels: Iterable[Label]) -> int:
+        """Add labels, all or none. One whose client_key is known with the same answer changes nothing.
+
+        Returns how many were new. Raises Conflict for a known key with another answer, an unknown slate or
+        annotator, ranks of the wrong length, or a second label that supersedes the same one.
+        """
+        with self.writing():
+            return sum(map(self._add_label, labels))
+
+    def _add_label(self, label: Label) -> int:
+        known = self._rows("SELECT * FROM label WHERE client_key = ?", [label.client_key])
+        if known:
+            if _label(known[0]) != label:
+                raise Conflict(
+                    f"the client_key {label.client_key!r} was already used for another answer: choose a new one"
+                )
+            return 0
+        k = self._rows("SELECT k FROM slate WHERE id = ?", [label.slate_id])
+        if not k:
+            raise Conflict(f"there is no slate {label.slate_id!r} in this project: import its candidates first")
+        for name, values in (("ranks", label.ranks), ("order", label.order)):
+            if values and len(values) != k[0]["k"]:
+                raise Conflict(f"{name} has {len(values)} entries for a slate of {k[0]['k']} candidates")
+        if not self._rows("SELECT 1 FROM annotator WHERE id = ?", [label.annotator]):
+            raise Conflict(f"the annotator {label.annotator!r} is not known to this project")
+        if label.supersedes is not None:
+            old = self._rows("SELECT slate_id, annotator FROM standing WHERE client_key = ?", [label.supersedes])
+            if old != [{"slate_id": label.slate_id, "annotator": label.annotator}]:
+                raise Conflict(f"{label.supersedes!r} is not a standing label of {label.annotator} on this slate")
+        given = [label.client_key, label.slate_id, label.annotator, label.outcome, _json(label.ranks)]
+        judged = [label.probability, label.strength, _json(label.order), label.seconds, label.reason]
+        self.db.execute(
+            "INSERT INTO label (client_key, slate_id, annotator, outcome, ranks, probability, strength, "
+            "display_order, seconds, reason, supersedes, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [*given, *judged, label.supersedes, time.time()],
+        )
+        self.db.execute("DELETE FROM lease WHERE slate_id = ? AND annotator = ?", [label.slate_id, label.annotator])
+        return 1
+
+    def labels(
+        self, *, annotator: str | None = None, slate_id: str | None = None, history: bool = False
+    ) -> list[Label]:
+        """Labels that stand (with `history`, also the superseded and undone), in the order in which they came."""
+        rows = self._rows(
+            f"SELECT * FROM {'label' if history else 'standing'} "
+            "WHERE (? IS NULL OR annotator = ?) AND (? IS NULL OR slate_id = ?) ORDER BY seq",
+            [annotator, annotator, slate_id, slate_id],
+        )
+        return [_label(row) for row in rows]
+
+    def labeled_slates(self, run: str | None = None, split: Split | None = None) -> list[LabeledSlate]:
+        """Slates that have a standing label, with all of these and the preferences that they expand to."""
+        labels: dict[str, list[Label]] = defaultdict(list)
+        for label in self.labels():
+            labels[label.slate_id].append(label)
+        annotators = self.annotators()
+        return [
+            LabeledSlate(slate, tuple(labels[slate.id]), expand_all(labels[slate.id], annotators))
+            for slate in self.slates(run=run, split=split, answered=True)
+        ]
+
+    # Leases: which slate an annotator sees next
+
+    def lease(
+        self,
+        annotator: str,
+        order_of: Callable[[Slate], Sequence[int]],
+        k: tuple[int, int],
+        seconds: float,
+        overlap: int = 1,
+    ) -> Lease | None:
+        """Give `annotator` the newest slate of k[0]..k[1] candidates that still wants an answer from a person.
+
+        A slate wants answers while fewer than `overlap` people have answered it or hold it. The annotator's own
+        live lease comes first, so a reload shows the same slate in the same order. `order_of(slate)` draws the
+        order for a new lease.
+        """
+        now = time.time()
+        with self.writing():
+            held = self._rows(
+                "SELECT slate_id, display_order FROM lease JOIN slate ON slate.id = slate_id "
+                "WHERE annotator = ? AND expires > ? AND k BETWEEN ? AND ?",
+                [annotator, now, *k],
+            )
+            if held:
+                slate_id, order = held[0]["slate_id"], tuple(json.loads(held[0]["display_order"]))
+            else:
+                free = self._rows(
+                    "SELECT id FROM slate WHERE k BETWEEN ? AND ? "
+                    "AND id NOT IN (SELECT slate_id FROM standing WHERE annotator = ?) "
+                    "AND (SELECT count(*) FROM standing JOIN annotator ON annotator.id = standing.annotator "
+                    "     WHERE slate_id = slate.id AND kind = 'human') "
+                    "  + (SELECT count(*) FROM lease WHERE slate_id = slate.id AND expires > ?) < ? "
+                    "ORDER BY seq DESC LIMIT 1",
+                    [*k, annotator, now, overlap],
+                )
+                if not free:
+                    return None
+                slate_id, order = free[0]["id"], ()
+            slate = self.slate(slate_id)
+            assert slate is not None
+            order = order or tuple(order_of(slate))
+            self.db.execute(
+                "INSERT INTO lease VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE "
+                "SET display_order = excluded.display_order, expires = excluded.expires",
+                [slate_id, annotator, json.dumps(order), now + seconds],
+            )
+        return Lease(slate, order, now + seconds)
+
+    # Judges' calls, and what runs report
+
+    def judge_calls(self, annotator: str) -> dict[str, JudgeCall]:
+        """All recorded calls of a judge, by key."""
+        columns = "key, annotator, slate_id, reply, outcome, prompt_tokens, reply_tokens, seconds"
+        rows = self._rows(f"SELECT {columns} FROM judge_call WHERE annotator = ?", [annotator])
+        return {row["key"]: JudgeCall(**row) for row in rows}
+
+    def add_judge_call(self, call: JudgeCall) -> None:
+        """Record a call; a failed one of the same key is replaced by its retry."""
+        with self.writing():
+            made = [call.key, call.annotator, call.slate_id, call.reply, call.outcome]
+            cost = [call.prompt_tokens, call.reply_tokens, call.seconds, time.time()]
+            sql = "INSERT OR REPLACE INTO judge_call VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+            self.db.execute(sql, [*made, *cost])
+
+    def add_event(self, event: RunEvent) -> None:
+        """Append what a run reports."""
+        with self.writing():
+            values = [event.run, event.iteration, event.kind, json.dumps(event.data), time.time()]
+            self.db.execute(
+                "INSERT INTO run_event (run, iteration, kind, data, created) VALUES (?, ?, ?, ?, ?)", values
+            )
+
+    def events(self, run: str | None = None, kind: str | None = None, after: int = 0) -> list[RunEvent]:
+        """Events with seq > `after`, oldest first."""
+        rows = self._rows(
+            "SELECT * FROM run_event WHERE seq > ? AND (? IS NULL OR run = ?) AND (? IS NULL OR kind = ?) ORDER BY seq",
+            [after, run, run, kind, kind],
+        )
+        return [RunEvent(**{**row, "data": json.loads(row["data"])}) for row in rows]
+
+    def add_fit(self, run: str, iteration: int, client_keys: Iterable[str]) -> None:
+        """Record which labels a reward-model fit was given."""
+        with self.writing():
+            rows = [[run, iteration, key] for key in client_keys]
+            self.db.conn.executemany("INSERT OR IGNORE INTO fit_label VALUES (?, ?, ?)", rows)
+
+    def fit_labels(self, run: str, iteration: int) -> list[str]:
+        """The client_keys of the labels that a fit was given."""
+        rows = self._rows("SELECT client_key FROM fit_label WHERE run = ? AND iteration = ?", [run, iteration])
+        return [row["client_key"] for row in rows]
+
+
+def _json(values: Sequence[int] | None) -> str | None:
+    return None if values is None else json.dumps(values)
+
+
+def _prompt(row: Mapping[str, Any]) -> Prompt:
+    messages = tuple(Message(role, content) for role, content in json.loads(row["messages"]))
+    return Prompt(messages, row["split"], row["category"])
+
+
+def _slate(row: Mapping[str, Any], candidates: tuple[Candidate, ...]) -> Slate:
+    predicted = tuple(json.loads(row["predicted"]))
+    lineage = Lineage(row["run"], row["iteration"], row["selector"], row["propensity"], row["reward_model"], predicted)
+    return Slate(_prompt(row), candidates, lineage)
+
+
+def _label(row: Mapping[str, Any]) -> Label:
+    return Label(
+        slate_id=row["slate_id"],
+        annotator=row["annotator"],
+        outcome=row["outcome"],
+        client_key=row["client_key"],
+        ranks=None if row["ranks"] is None else tuple(json.loads(row["ranks"])),
+        probability=row["probability"],
+        strength=row["strength"],
+        order=tuple(json.loads(row["display_order"])),
+        seconds=row["seconds"],
+        reason=row["reason"],
+        supersedes=row["supersedes"],
+    )
