@@ -202,6 +202,20 @@ class Label:
 
 
 @dataclass(frozen=True)
+class JudgeCall:
+    """One request to a judge's model, durable before any label made from it. Tokens are counts, time is seconds."""
+
+    key: str
+    annotator: str
+    slate_id: str
+    reply: str
+    outcome: str
+    prompt_tokens: int = 0
+    reply_tokens: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
 class Preference:
     """Candidate `i` of a slate against candidate `j`: `p` = P(i better), 0.5 = tie.
 

@@ -25,6 +25,7 @@ from labeling.preferences import expand_all
 from labeling.records import (
     Annotator,
     Candidate,
+    JudgeCall,
     Label,
     LabeledSlate,
     Lineage,
@@ -37,24 +38,15 @@ from labeling.records import (
 
 DATABASE = "prefloop.sqlite"
 BUSY_SECONDS = 30
+# What a slate must meet to be given to a person; values: k from, k to, annotator, now, overlap.
+WANTED = """k BETWEEN ? AND ? AND id NOT IN (SELECT slate_id FROM standing WHERE annotator = ?)
+    AND (SELECT count(*) FROM standing JOIN annotator ON annotator.id = standing.annotator
+         WHERE slate_id = slate.id AND kind = 'human')
+      + (SELECT count(*) FROM lease WHERE slate_id = slate.id AND expires > ?) < ?"""
 
 
 class Conflict(UserError):
     """The label contradicts one that stands (its key was used for another answer, or its slate is unknown)."""
-
-
-@dataclass(frozen=True)
-class JudgeCall:
-    """One request to a judge's model, durable before any label made from it. Tokens are counts, time is seconds."""
-
-    key: str
-    annotator: str
-    slate_id: str
-    reply: str
-    outcome: str
-    prompt_tokens: int = 0
-    reply_tokens: int = 0
-    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -67,6 +59,17 @@ class RunEvent:
     data: Mapping[str, Any]
     seq: int = 0
     created: float = 0.0
+
+
+@dataclass(frozen=True)
+class HumanLabel:
+    """A person's standing label seen from a run: `first_fit` is the iteration whose fit it entered first."""
+
+    slate_id: str
+    annotator: str
+    outcome: str
+    created: float
+    first_fit: int | None
 
 
 @dataclass(frozen=True)
@@ -314,40 +317,87 @@ class Store:
         """Give `annotator` the newest slate of k[0]..k[1] candidates that still wants an answer from a person.
 
         A slate wants answers while fewer than `overlap` people have answered it or hold it. The annotator's own
-        live lease comes first, so a reload shows the same slate in the same order. `order_of(slate)` draws the
-        order for a new lease.
+        live lease comes first (the latest, where an undo left two), so a reload shows the same slate in the same
+        order. `order_of(slate)` draws the order for a new lease.
         """
         now = time.time()
         with self.writing():
             held = self._rows(
-                "SELECT slate_id, display_order FROM lease JOIN slate ON slate.id = slate_id "
-                "WHERE annotator = ? AND expires > ? AND k BETWEEN ? AND ?",
+                "SELECT slate_id AS id FROM lease JOIN slate ON slate.id = slate_id "
+                "WHERE annotator = ? AND expires > ? AND k BETWEEN ? AND ? ORDER BY expires DESC LIMIT 1",
                 [annotator, now, *k],
             )
-            if held:
-                slate_id, order = held[0]["slate_id"], tuple(json.loads(held[0]["display_order"]))
-            else:
-                free = self._rows(
-                    "SELECT id FROM slate WHERE k BETWEEN ? AND ? "
-                    "AND id NOT IN (SELECT slate_id FROM standing WHERE annotator = ?) "
-                    "AND (SELECT count(*) FROM standing JOIN annotator ON annotator.id = standing.annotator "
-                    "     WHERE slate_id = slate.id AND kind = 'human') "
-                    "  + (SELECT count(*) FROM lease WHERE slate_id = slate.id AND expires > ?) < ? "
-                    "ORDER BY seq DESC LIMIT 1",
-                    [*k, annotator, now, overlap],
-                )
-                if not free:
-                    return None
-                slate_id, order = free[0]["id"], ()
-            slate = self.slate(slate_id)
-            assert slate is not None
-            order = order or tuple(order_of(slate))
-            self.db.execute(
-                "INSERT INTO lease VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE "
-                "SET display_order = excluded.display_order, expires = excluded.expires",
-                [slate_id, annotator, json.dumps(order), now + seconds],
+            wanted = held or self._rows(
+                f"SELECT id FROM slate WHERE {WANTED} ORDER BY seq DESC LIMIT 1", [*k, annotator, now, overlap]
             )
+            if not wanted:
+                return None
+            slate = self.slate(wanted[0]["id"])
+            assert slate is not None
+            order = self._shown_order(slate.id, annotator) or tuple(order_of(slate))
+            self._add_lease(slate.id, annotator, order, now + seconds)
         return Lease(slate, order, now + seconds)
+
+    def _shown_order(self, slate_id: str, annotator: str) -> tuple[int, ...]:
+        """The order of this person's lease, also of one that ran out: two open pages must never differ."""
+        rows = self._rows("SELECT display_order FROM lease WHERE slate_id = ? AND annotator = ?", [slate_id, annotator])
+        return tuple(json.loads(rows[0]["display_order"])) if rows else ()
+
+    def _add_lease(self, slate_id: str, annotator: str, order: Sequence[int], expires: float) -> None:
+        self.db.execute(
+            "INSERT INTO lease VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE "
+            "SET display_order = excluded.display_order, expires = excluded.expires",
+            [slate_id, annotator, json.dumps(order), expires],
+        )
+
+    def waiting(self, annotator: str, k: tuple[int, int], overlap: int = 1) -> int:
+        """How many slates of k[0]..k[1] candidates `lease` could still give to this annotator."""
+        return self._rows(f"SELECT count(*) AS n FROM slate WHERE {WANTED}", [*k, annotator, time.time(), overlap])[0][
+            "n"
+        ]
+
+    def counts(self) -> dict[str, int]:
+        """How many standing labels each annotator has given."""
+        rows = self._rows("SELECT annotator, count(*) AS n FROM standing GROUP BY annotator ORDER BY annotator")
+        return {row["annotator"]: row["n"] for row in rows}
+
+    def answer_lease(
+        self, client_key: str, slate_id: str, annotator: str, label_in: Callable[[tuple[int, ...]], Label]
+    ) -> bool:
+        """Add the label that `label_in(order)` makes of the order in which the slate was shown.
+
+        The same key with the same answer again changes nothing. Returns whether the label is new. Raises Conflict
+        when this annotator holds no lease on the slate (also one that ran out is good), and as `add_labels` does.
+        """
+        with self.writing():
+            known = self._rows("SELECT * FROM label WHERE client_key = ?", [client_key])
+            order = _label(known[0]).order if known else self._shown_order(slate_id, annotator)
+            if not order:
+                raise Conflict("this comparison is not open for you: it was answered already, or never given to you")
+            return bool(self._add_label(label_in(order)))
+
+    def take_back(self, client_key: str, annotator: str, k: tuple[int, int], seconds: float) -> bool:
+        """Undo the annotator's last standing label on a slate of k[0]..k[1] candidates, and lease the slate again.
+
+        The same key again changes nothing. Returns whether something was taken back now. Raises Conflict when
+        there is nothing to take back, or the key belongs to something else.
+        """
+        with self.writing():
+            known = self._rows("SELECT annotator, outcome FROM label WHERE client_key = ?", [client_key])
+            if known == [{"annotator": annotator, "outcome": "undone"}]:
+                return False
+            last = self._rows(
+                "SELECT standing.* FROM standing JOIN slate ON slate.id = slate_id "
+                "WHERE annotator = ? AND k BETWEEN ? AND ? ORDER BY standing.seq DESC LIMIT 1",
+                [annotator, *k],
+            )
+            if not last:
+                raise Conflict("there is nothing to take back")
+            old = _label(last[0])
+            undone = Label(old.slate_id, annotator, "undone", client_key, order=old.order, supersedes=old.client_key)
+            self._add_label(undone)
+            self._add_lease(old.slate_id, annotator, old.order, time.time() + seconds)
+            return True
 
     # Judges' calls, and what runs report
 
@@ -391,6 +441,31 @@ class Store:
         """The client_keys of the labels that a fit was given."""
         rows = self._rows("SELECT client_key FROM fit_label WHERE run = ? AND iteration = ?", [run, iteration])
         return [row["client_key"] for row in rows]
+
+    # What the live page and the report ask
+
+    def runs(self) -> list[str]:
+        """Names of all runs, the one that reported last first."""
+        return [row["run"] for row in self._rows("SELECT run FROM run_event GROUP BY run ORDER BY max(seq) DESC")]
+
+    def human_labels(self, run: str) -> list[HumanLabel]:
+        """Standing labels of people, oldest first, each with the fit of `run` that it entered first."""
+        rows = self._rows(
+            "SELECT slate_id, annotator, outcome, created, first_fit FROM standing "
+            "JOIN annotator ON annotator.id = standing.annotator AND kind = 'human' "
+            "LEFT JOIN (SELECT client_key, min(iteration) AS first_fit FROM fit_label WHERE run = ? "
+            "           GROUP BY client_key) USING (client_key) ORDER BY seq",
+            [run],
+        )
+        return [HumanLabel(**row) for row in rows]
+
+    def label_marks(self) -> tuple[int, int]:
+        """Two counters that move when a label is added or a fit is recorded: cheap to ask, to see what is new."""
+        row = self._rows(
+            "SELECT coalesce((SELECT max(seq) FROM label), 0) AS labels, "
+            "coalesce((SELECT max(rowid) FROM fit_label), 0) AS fits"
+        )[0]
+        return row["labels"], row["fits"]
 
 
 def _json(values: Sequence[int] | None) -> str | None:
