@@ -1,0 +1,390 @@
+"""A run as HTML text, piece by piece: status, plots, people's labels, tables, samples, config.
+
+Pure functions of a `RunView`, shared by the live page and the report. What comes from a model, a label or a
+config is hostile text: everything is escaped where it enters the markup. `run_style.css` gives it its looks.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from labeling.run_figures import Chart, line_chart, plain
+from labeling.run_view import (
+    PHASES,
+    Change,
+    Figures,
+    Phase,
+    RunView,
+    Tally,
+    change,
+    is_stale,
+    mapping,
+    number,
+    planned_iterations,
+    seconds_left,
+    series,
+    state_of,
+    tally,
+)
+from labeling.store import HumanLabel
+
+SHORT_PROMPT = 90
+
+
+def style() -> str:
+    """The style sheet, as a `<style>` element."""
+    return f"<style>{Path(__file__).with_name('run_style.css').read_text(encoding='utf-8')}</style>"
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: `0.8 s`, `48 s`, `2 min 05 s`, `1 h 12 min`."""
+    if seconds < 9.95:
+        return f"{max(0.0, seconds):.1f} s" if seconds % 1 >= 0.05 else f"{max(0.0, seconds):.0f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def count(n: int, noun: str) -> str:
+    """`1 label`, `3 labels`."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table whose first column is text and whose other columns are figures; cells are escaped here."""
+    head = "".join(f"<th>{escape(h)}</th>" for h in headers)
+    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def section(title: str, body: str, note: str = "") -> str:
+    """A titled card; `body` is markup, `title` and `note` are text."""
+    said = f'<p class="note">{escape(note)}</p>' if note else ""
+    return f'<section class="card"><h3>{escape(title)}</h3>{said}{body}</section>'
+
+
+# Status
+
+
+def nothing_yet() -> str:
+    """What the page says before the first run."""
+    return (
+        '<section class="card empty"><h3>No run yet</h3><p>Start one with <code>prefloop loop RUN.toml</code>; '
+        "this page follows it by itself.</p></section>"
+    )
+
+
+def status(view: RunView, now: float) -> str:
+    """What is happening now, in words, with the steps of the iteration and how far the step is."""
+    total = planned_iterations(view)
+    about = [str(view.about[key]) for key in ("recipe", "model") if view.about.get(key)]
+    asked = [str(s) for s in view.about.get("sources") or [] if isinstance(s, str)]
+    about += [f"labels from {', '.join(asked)}"] if asked else []
+    tone, headline, detail = _headline(view, now)
+    where = f"Iteration {view.iteration} of {total}" if view.iteration else f"Before iteration 1 of {total}"
+    running = "" if view.end or is_stale(view, now) else " running"
+    steps = "".join(_step(name, view.phases.get(name), now, bool(running)) for name in PHASES)
+    return (
+        f'<section class="card status {tone}"><div class="row"><div><p class="where">{where}</p>'
+        f'<h2><span class="lamp{running}"></span>{escape(headline)}</h2><p class="detail">{escape(detail)}</p></div>'
+        f'<p class="about">{escape(" · ".join(about))}</p></div><ol class="steps">{steps}</ol></section>'
+    )
+
+
+def _headline(view: RunView, now: float) -> tuple[str, str, str]:
+    if view.end is not None:
+        reason = str(view.end.get("reason"))
+        told = str(view.end.get("message") or "")
+        words = {"finished": "Finished", "stopped": "Stopped", "failed": "Failed"}.get(reason, "Ended")
+        cure = "" if reason == "finished" else "Go on with `prefloop loop RUN.toml --resume`."
+        return ("bad" if reason == "failed" else "done"), words, " ".join(filter(None, (told, cure)))
+    if is_stale(view, now):
+        silent = duration(now - view.reported)
+        hint = "It may be in one long step; if its process is gone, start it again with `--resume`."
+        return "warn", f"The loop has not reported for {silent}", hint
+    phase = view.current
+    parts = []
+    if phase is None:
+        headline = "Between two steps" if view.phases else "Starting: loading the model"
+    else:
+        headline = PHASES.get(phase.name, phase.name)
+        place = list(PHASES).index(phase.name) + 1 if phase.name in PHASES else 0
+        parts.append(f"step {place} of {len(PHASES)}" if place else "")
+        parts.append(f"{phase.done} of {phase.total}" if phase.total else "")
+        parts.append(phase.note)
+        parts.append(f"for {duration(_elapsed(phase, now))}")
+    parts.append(f"this iteration for {duration(now - view.iteration_started)}" if view.iteration_started else "")
+    left = seconds_left(view, now)
+    parts.append(f"about {duration(round(left / 10) * 10)} left" if left and left >= 10 else "")
+    return "", headline, " · ".join(filter(None, parts))
+
+
+def _elapsed(phase: Phase, now: float) -> float:
+    return phase.seconds + (max(0.0, now - phase.reported) if phase.running else 0.0)
+
+
+def _step(name: str, phase: Phase | None, now: float, live: bool) -> str:
+    short = name.capitalize()
+    if phase is None:
+        return f'<li><span class="bar"></span><b>{short}</b></li>'
+    share = 100.0 if not phase.running else 100.0 * phase.done / phase.total if phase.total else 0.0
+    state = "now" if phase.running else "over"
+    unknown = " unknown" if phase.running and live and not phase.total else ""
+    took = duration(_elapsed(phase, now) if live else phase.seconds)
+    return (
+        f'<li class="{state}"><span class="bar{unknown}"><i style="width:{min(100.0, share):.0f}%"></i></span>'
+        f"<b>{short}</b> <small>{took}</small></li>"
+    )
+
+
+# Plots
+
+
+def plots(view: RunView) -> str:
+    """The four figures of a run per iteration, each with its newest value in large."""
+    gold = series(view.evaluations, "gold", "gold_low", "gold_high")
+    proxy = series(view.evaluations, "proxy")
+    divergence = series(view.evaluations, "kl_per_sequence")
+    accuracy = series(view.fits, "heldout_accuracy", "heldout_accuracy_low", "heldout_accuracy_high")
+    untouched = number(view.evaluations.get(0), "gold")
+    last_x = max(view.iteration, min(planned_iterations(view), 10))
+    pairs = number(view.fits.get(max(view.fits, default=0)), "heldout_pairs")
+    return (
+        '<div class="plots">'
+        + _plot("Held-out gold", Chart(gold, last_x, "gold", untouched, "untouched model"), gold_verdict(change(gold)))
+        + _plot("Proxy reward, held-out", Chart(proxy, last_x, "proxy"), "what each iteration's reward model says")
+        + _plot("KL per sequence", Chart(divergence, last_x, "kl"), "nats from the untouched model")
+        + _plot(
+            "Reward-model accuracy",
+            Chart(accuracy, last_x, "accuracy", 0.5, "a coin"),
+            f"on {count(int(pairs), 'held-out pair')}" if pairs else "on held-out pairs",
+            share=True,
+        )
+        + "</div>"
+    )
+
+
+def gold_verdict(found: Change | None) -> str:
+    """Whether held-out quality moved, in words that claim no more than the intervals show."""
+    if found is None or found.first.x == found.last.x:
+        return "independent quality; the trainer never sees it"
+    return {
+        "above": "clearly above the untouched model (95 % CIs apart)",
+        "below": "clearly below the untouched model (95 % CIs apart)",
+        "unclear": "not yet distinguishable from the start (95 % CIs touch)",
+    }[found.verdict]
+
+
+def _plot(title: str, chart: Chart, note: str, share: bool = False) -> str:
+    found = change(chart.points)
+    value = "–" if found is None else f"{100 * found.last.y:.0f} %" if share else plain(found.last.y)
+    moved = ""
+    if found is not None and found.first.x != found.last.x:
+        step = found.last.y - found.first.y
+        by = f"{100 * step:+.0f} points".replace("-", "−") if share else plain(step, signed=True)
+        moved = f"<small>{by} since iteration {found.first.x}</small>"
+    return (
+        f'<section class="card plot"><h3>{escape(title)}</h3><p class="value">{value} {moved}</p>'
+        f'{line_chart(chart, f"{title} per iteration")}<p class="note">{escape(note)}</p></section>'
+    )
+
+
+# People's labels
+
+
+def people(view: RunView, labels: Sequence[HumanLabel], prompts: Mapping[str, str]) -> str:
+    """How many labels people gave and what became of them; `prompts` holds the text of the recent ones by slate."""
+    counts = tally(labels, view.fit_started)
+    boxes = "".join(
+        f'<div class="{kind}"><b data-count="{kind}">{n}</b><span>{escape(text)}</span></div>'
+        for kind, n, text in (
+            ("given", counts.given, "given by people"),
+            ("learned", counts.learned, _entered(counts)),
+            ("waiting", counts.waiting, "wait for the next fit" if view.end is None else "wait for the run to go on"),
+        )
+    )
+    aside = f"{count(counts.unused, 'more answer')} did not train it: skips, both-bad, or held out to check it."
+    note = f'<p class="note">{aside}</p>' if counts.unused else ""
+    if not labels:
+        note = '<p class="note">Compare two answers on the labeling page: your label shows up here at once.</p>'
+    recent = [label for label in reversed(labels) if label.slate_id in prompts]
+    rows = "".join(_recent(label, prompts[label.slate_id], view.fit_started) for label in recent)
+    listed = f'<ul class="recent">{rows}</ul>' if rows else ""
+    return (
+        f'<section class="card people"><h3>Your labels</h3><div class="counts">{boxes}</div>'
+        f"{_fit_chips(counts)}{listed}{note}</section>"
+    )
+
+
+def _entered(counts: Tally) -> str:
+    return f"entered the reward model by fit #{max(counts.by_fit)}" if counts.by_fit else "entered the reward model"
+
+
+def _fit_chips(counts: Tally) -> str:
+    newest = sorted(counts.by_fit)[-6:]
+    chips = "".join(f"<li>fit #{i} <b>+{counts.by_fit[i]}</b></li>" for i in newest)
+    return f'<ul class="chips">{chips}</ul>' if chips else ""
+
+
+def _recent(label: HumanLabel, prompt: str, fit_started: float) -> str:
+    state = state_of(label, fit_started)
+    words = {
+        "learned": f"entered fit #{label.first_fit}",
+        "waiting": "waits for the next fit",
+        "unused": "not used" if label.outcome == "ranked" else label.outcome.replace("_", " "),
+    }[state]
+    return (
+        f'<li class="{state}"><span class="who">{escape(label.annotator)}</span>'
+        f'<span class="prompt">{escape(shorten(prompt))}</span><span class="state">{escape(words)}</span></li>'
+    )
+
+
+def shorten(text: str, limit: int = SHORT_PROMPT) -> str:
+    """One line of at most `limit` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
+
+
+# Tables
+
+
+def sources(view: RunView) -> str:
+    """Where each fit's labels came from and what the fit made of them, newest first."""
+    seen = [mapping(fit, "labels_by_kind") for fit in view.fits.values()]
+    kinds = [k for k in ("human", "judge", "oracle") if any(number(s, k) for s in seen)] or ["human"]
+    headers = ["Fit", *(_KIND_NAMES[k] for k in kinds), "Slates", "Pairs", "Train loss", "Held-out accuracy"]
+    headers += ["Log-loss", "ECE"]
+    rows = []
+    for i in sorted(view.fits, reverse=True):
+        fit = view.fits[i]
+        totals, fresh = mapping(fit, "labels_by_kind"), mapping(fit, "new_labels_by_kind")
+        by_kind = [_with_new(number(totals, k), number(fresh, k)) for k in kinds]
+        figures = [plain(number(fit, key)) for key in ("slates", "pairs", "train_loss")]
+        checked = [
+            interval(fit, "heldout_accuracy"),
+            *(plain(number(fit, f"heldout_{k}")) for k in ("log_loss", "ece")),
+        ]
+        rows.append([f"#{i}", *by_kind, *figures, *checked])
+    body = table(headers, rows) if rows else '<p class="note">No fit yet.</p>'
+    return section("Labels by source", body)
+
+
+_KIND_NAMES = {"human": "People", "judge": "Judges", "oracle": "Oracles"}
+
+
+def _with_new(total: float | None, new: float | None) -> str:
+    return f"{plain(total)} (+{plain(new)})" if new else plain(total)
+
+
+def interval(data: Figures, key: str) -> str:
+    """`0.62 (0.55 to 0.69)`, without the brackets where no interval is known."""
+    low, high = number(data, f"{key}_low"), number(data, f"{key}_high")
+    middle = plain(number(data, key))
+    return middle if low is None or high is None else f"{middle} ({plain(low)} to {plain(high)})"
+
+
+_NAMES = {
+    "gold": "Gold (95 % CI)",
+    "proxy": "Proxy reward",
+    "kl_per_sequence": "KL per sequence",
+    "kl_per_token": "KL per token",
+    "distinct_2": "Distinct 2-grams",
+    "length": "Length, tokens",
+}
+
+
+def named(key: str) -> str:
+    """A figure's name for people: `clip_fraction` is `Clip fraction`."""
+    return _NAMES.get(key, key.replace("_", " ").capitalize())
+
+
+def figure_keys(rows: Mapping[int, Figures]) -> list[str]:
+    """Keys that hold a number in some row, without the ends of intervals, in the order of their first coming."""
+    found = {key: None for row in rows.values() for key in row if number(row, key) is not None}
+    ends = {f"{key}_{end}" for key in found for end in ("low", "high")}
+    return [key for key in found if key not in ends]
+
+
+def latest(view: RunView) -> str:
+    """The newest evaluation beside the untouched model's, and the newest update."""
+    newest = max(view.evaluations, default=None)
+    if newest is None:
+        body = '<p class="note">No evaluation yet.</p>'
+    else:
+        first, now = view.evaluations.get(0, {}), view.evaluations[newest]
+        rows = [[named(key), interval(first, key), interval(now, key)] for key in figure_keys(view.evaluations)]
+        body = table(["On held-out prompts", "Untouched model", f"Iteration {newest}"], rows)
+    if view.updates:
+        last = max(view.updates)
+        rows = [[named(key), plain(number(view.updates[last], key))] for key in figure_keys(view.updates)]
+        body += table(["Policy update", f"Iteration {last}"], rows)
+    return section("Latest figures", f'<div class="pair">{body}</div>')
+
+
+def by_iteration(title: str, rows: Mapping[int, Figures]) -> str:
+    """Every figure of every iteration, for the report."""
+    keys = figure_keys(rows)
+    cells = [[str(i), *(interval(rows[i], key) for key in keys)] for i in sorted(rows)]
+    return section(title, table(["Iteration", *map(named, keys)], cells)) if rows else ""
+
+
+# Samples and config
+
+
+def samples(view: RunView) -> str:
+    """The untouched model's and the newest policy's answers to the same held-out prompts, side by side."""
+    newest = max(view.evaluations, default=0)
+    before, after = _samples_of(view, 0), _samples_of(view, newest) if newest else {}
+    prompts = list(after or before)
+    if not prompts:
+        return section("Before and after", '<p class="note">No samples yet.</p>')
+    cards = []
+    for prompt in prompts:
+        sides = _side("Untouched model", before.get(prompt))
+        sides += _side(f"Iteration {newest}", after.get(prompt)) if after else ""
+        cards.append(f'<article><p class="asked">{escape(prompt)}</p><div class="sides">{sides}</div></article>')
+    return section("Before and after", f'<div class="samples">{"".join(cards)}</div>', "on the same held-out prompts")
+
+
+def _samples_of(view: RunView, iteration: int) -> dict[str, Figures]:
+    found = view.evaluations.get(iteration, {}).get("samples") or []
+    return {str(s.get("prompt", "")): s for s in found if isinstance(s, Mapping)}
+
+
+def _side(title: str, sample: Figures | None) -> str:
+    if sample is None:
+        return f'<div><h4>{escape(title)}</h4><p class="note">not sampled</p></div>'
+    scores = " · ".join(f"{key} {plain(number(sample, key))}" for key in ("gold", "proxy"))
+    text = str(sample.get("response") or "")
+    answer = f'<p class="answer">{escape(text)}</p>' if text.strip() else '<p class="note">(an empty answer)</p>'
+    return f"<div><h4>{escape(title)} <small>{escape(scores)}</small></h4>{answer}</div>"
+
+
+def config(view: RunView) -> str:
+    """The resolved config, seed, git revision and versions of the run, collapsed."""
+    facts = {key: view.about.get(key) for key in ("seed", "git") if view.about.get(key) is not None}
+    shown = {**facts, **mapping(view.about, "config")}
+    lines = "\n".join(f"{key} = {value}" for key, value in flat(shown))
+    versions = ", ".join(f"{k} {v}" for k, v in mapping(view.about, "versions").items())
+    return (
+        f'<details class="card config"><summary>Config of this run</summary><pre>{escape(lines)}</pre>'
+        f'<p class="note">{escape(versions)}</p></details>'
+    )
+
+
+def flat(nested: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested sections as dotted keys with JSON values: what `prefloop loop RUN.toml` takes as overrides."""
+    lines: list[tuple[str, str]] = []
+    for key, value in nested.items():
+        if isinstance(value, Mapping):
+            lines += flat(value, f"{prefix}{key}.")
+        else:
+            lines.append((f"{prefix}{key}", json.dumps(value, ensure_ascii=False)))
+    return lines
