@@ -1,0 +1,409 @@
+// The labeling page. All text that comes from a model is put in as text, never as markup.
+// One answer has one client_key from the moment its slate is shown, so a retry or a double click cannot count twice.
+
+const LETTERS = "ABCDEFGHI";
+const SETTLE_MS = 350; // nobody reads that fast: a click so soon after a new slate was meant for the last one
+const POLL_MS = 3000;
+const PENDING = "prefloop.pending";
+
+let stop = () => {};
+
+/** Run the page inside `root`; a page that ran before lets go of the keyboard. */
+export function start(root) {
+  stop();
+  const life = new AbortController();
+  stop = () => life.abort();
+  const page = new LabelPage(root, life.signal);
+  document.addEventListener("keydown", (event) => page.pressed(event), { signal: life.signal });
+  page.open();
+}
+
+class Refused extends Error {}
+
+class LabelPage {
+  constructor(root, signal) {
+    this.signal = signal;
+    this.mode = localStorage.getItem("prefloop.mode");
+    this.name = localStorage.getItem("prefloop.name") || "local";
+    this.lease = null;
+    this.places = []; // the ranking so far, best first: groups of tied places
+    this.tieNext = false;
+    this.busy = false;
+    this.tabs = { pairs: this.tab("pairs", "Pairs"), rankings: this.tab("rankings", "Rankings") };
+    this.count = h("span", { class: "count", "data-test": "count" });
+    this.nameBox = h("input", {
+      "aria-label": "Your name", value: this.name, maxlength: 64, spellcheck: false, size: 10,
+      onchange: () => this.rename(), onkeydown: (e) => e.key === "Enter" && this.nameBox.blur(),
+    });
+    this.body = h("div", { class: "body" });
+    this.status = h("p", { class: "status", role: "status", "aria-live": "polite" });
+    this.bar = h("div", { class: "bar" });
+    const who = h("label", { class: "who" }, "Labeling as ", this.nameBox);
+    const tabs = h("div", { class: "tabs", role: "tablist" }, this.tabs.pairs, this.tabs.rankings);
+    const foot = h("footer", {}, this.status, this.bar);
+    root.replaceChildren(h("header", {}, tabs, h("div", { class: "you" }, this.count, who)), this.body, foot);
+  }
+
+  // What is asked of the server
+
+  async open() {
+    const kept = sessionStorage.getItem(PENDING);
+    if (kept) {
+      this.busy = true;
+      await this.deliver(JSON.parse(kept)); // an answer that a reload interrupted
+    }
+    const progress = await this.progress();
+    this.mode ||= progress.waiting.pairs || !progress.waiting.rankings ? "pairs" : "rankings";
+    await this.ask();
+  }
+
+  /** POST until an answer comes; a network failure or a server in trouble is waited out with the same body. */
+  async send(route, body) {
+    return this.insist(() =>
+      fetch(`/api/${route}`, {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify(body),
+        signal: AbortSignal.timeout(15000),
+      }),
+    );
+  }
+
+  async insist(request) {
+    for (let wait = 500; ; wait = Math.min(2 * wait, 5000)) {
+      let trouble = "no connection";
+      try {
+        const reply = await request();
+        const data = await reply.json();
+        if (reply.ok) {
+          if (wait > 500) this.say("");
+          return data;
+        }
+        trouble = data.error;
+        if (reply.status < 500) throw new Refused(data.error);
+      } catch (error) {
+        if (error instanceof Refused) throw error;
+      }
+      const pending = sessionStorage.getItem(PENDING) ? "Not sent yet — retrying" : "Cannot reach Prefloop — retrying";
+      this.say(`${pending} (${trouble})`, "bad");
+      await new Promise((resume) => setTimeout(resume, wait));
+      if (this.signal.aborted) return new Promise(() => {});
+    }
+  }
+
+  async progress() {
+    const progress = await this.insist(() => fetch(`/api/progress?annotator=${encodeURIComponent(this.name)}`));
+    for (const mode of ["pairs", "rankings"]) this.tabs[mode].lastChild.textContent = progress.waiting[mode] || "";
+    return progress;
+  }
+
+  async ask() {
+    this.busy = true;
+    try {
+      this.show(await this.send("lease", { annotator: this.name, mode: this.mode }));
+    } catch (refused) {
+      this.say(refused.message, "bad");
+      this.busy = false;
+    }
+  }
+
+  async poll() {
+    if (this.signal.aborted || this.lease || this.busy) return;
+    if (!document.hidden) await this.progress();
+    if (!this.lease && !this.busy) await this.ask();
+  }
+
+  async answer(outcome, ranks = null) {
+    if (!this.ready()) return;
+    const seconds = Math.min((performance.now() - this.shownAt) / 1000, 86400);
+    const body = {
+      annotator: this.name, mode: this.mode, client_key: this.clientKey, slate: this.lease.slate, outcome, ranks,
+      seconds: Math.round(seconds * 10) / 10,
+    };
+    this.busy = true;
+    sessionStorage.setItem(PENDING, JSON.stringify(body));
+    const reply = await this.deliver(body);
+    if (!reply) return this.ask();
+    this.say("");
+    this.show(reply);
+  }
+
+  async deliver(body) {
+    try {
+      return await this.send("submit", body);
+    } catch (refused) {
+      this.say(refused.message, "bad");
+      return null;
+    } finally {
+      sessionStorage.removeItem(PENDING);
+    }
+  }
+
+  async undo() {
+    if (this.busy) return;
+    this.busy = true;
+    try {
+      this.show(await this.send("undo", { annotator: this.name, mode: this.mode, client_key: crypto.randomUUID() }));
+      this.say("Taken back: answer it again");
+    } catch (refused) {
+      this.busy = false;
+      this.say(refused.message);
+    }
+  }
+
+  // What is shown
+
+  show(reply) {
+    this.busy = false;
+    this.count.textContent = `${reply.yours} label${reply.yours === 1 ? "" : "s"}`;
+    for (const mode of ["pairs", "rankings"]) this.tabs[mode].setAttribute("aria-selected", mode === this.mode);
+    this.lease = reply.lease;
+    this.clientKey = crypto.randomUUID();
+    this.shownAt = performance.now();
+    this.places = [];
+    this.tieNext = false;
+    this.render();
+    if (this.lease) scrollTo({ top: 0 });
+    else setTimeout(() => this.poll(), POLL_MS);
+  }
+
+  say(line, kind = "") {
+    this.status.textContent = line;
+    this.status.className = `status ${kind}`;
+  }
+
+  render() {
+    if (!this.lease) {
+      this.body.replaceChildren(this.nothing());
+      this.bar.replaceChildren(button("Undo", "U", () => this.undo(), "quiet"));
+      return;
+    }
+    const pair = this.mode === "pairs";
+    const cards = this.lease.candidates.map((candidate, place) => this.card(candidate, place, pair));
+    this.body.replaceChildren(conversation(this.lease.prompt), h("div", { class: pair ? "cards pair" : "cards" }, ...cards));
+    this.bar.replaceChildren(...(pair ? this.pairBar() : this.rankingBar()));
+  }
+
+  nothing() {
+    const other = this.mode === "pairs" ? "rankings" : "pairs";
+    const waiting = Number(this.tabs[other].lastChild.textContent);
+    return h("div", { class: "nothing", "data-test": "nothing" },
+      h("h2", {}, "Nothing to label right now"),
+      h("p", {}, "New comparisons appear here by themselves as soon as a run asks for them."),
+      waiting ? button(`${waiting} ${other} waiting`, "", () => this.turnTo(other), "primary") : "");
+  }
+
+  card(candidate, place, pair) {
+    const key = pair ? String(place + 1) : LETTERS[place];
+    const rank = this.rankOf(place);
+    const choose = (event) => {
+      if (!getSelection().isCollapsed) return; // the person marks text
+      if (pair) once(event, () => this.choose(place));
+      else this.place(place);
+    };
+    return h("article", { class: `card${rank ? " placed" : ""}`, "data-place": place, onclick: choose },
+      h("div", { class: "cardhead" },
+        h("kbd", { class: "big" }, key),
+        h("span", { class: "title" }, pair ? `Answer ${key}` : rank ? ordinal(rank) : "not ranked"),
+        candidate.finished ? "" : h("span", { class: "cut", title: "It reached the length limit" }, "cut off")),
+      h("div", { class: "text" }, candidate.text || h("em", {}, "(empty answer)"), candidate.finished ? "" : h("span", { class: "ellipsis" }, " …")));
+  }
+
+  pairBar() {
+    return [
+      h("div", { class: "main" },
+        button("1 is better", "← 1", (e) => once(e, () => this.choose(0)), "primary"),
+        button("Tie", "0", (e) => once(e, () => this.answer("ranked", [1, 1]))),
+        button("2 is better", "2 →", (e) => once(e, () => this.choose(1)), "primary")),
+      this.otherBar("Both bad", "B"),
+    ];
+  }
+
+  rankingBar() {
+    const strip = this.places.flatMap((group, g) => [
+      g ? button("›", "", () => this.tieGroups(g), "join", "Tie with the one before") : "",
+      ...group.flatMap((place, n) => [
+        n ? button("=", "", () => this.splitGroup(g, n), "join tied", "Not a tie") : "",
+        button(LETTERS[place], "", () => this.place(place), "chip", "Take out of the ranking"),
+      ]),
+    ]);
+    if (!this.complete()) {
+      const next = this.tieNext ? "=" : this.places.length ? "›" : "";
+      strip.push(h("span", { class: "next" }, `${next} ${this.places.length ? "next best" : "press the letter of the best answer"} …`));
+    }
+    return [
+      h("div", { class: "strip", "data-test": "strip" }, h("span", { class: "best" }, "best"), ...strip),
+      h("div", { class: "main" },
+        button("Tie with next", "=", () => this.tie(), this.tieNext ? "on" : ""),
+        button("Back", "⌫", () => this.back()),
+        button("Submit", "⏎", (e) => once(e, () => this.submitRanking()), this.complete() ? "primary" : "")),
+      this.otherBar("All bad", "X"),
+    ];
+  }
+
+  otherBar(bad, key) {
+    return h("div", { class: "other" },
+      button(bad, key, (e) => once(e, () => this.answer("both_bad")), "quiet"),
+      button("Skip", "S", (e) => once(e, () => this.answer("skip")), "quiet"),
+      button("Undo", "U", () => this.undo(), "quiet"));
+  }
+
+  tab(mode, title) {
+    return h("button", { type: "button", role: "tab", onclick: () => this.turnTo(mode) }, title, h("span", { class: "waiting" }));
+  }
+
+  // What the person does
+
+  ready() {
+    return this.lease && !this.busy && performance.now() - this.shownAt > SETTLE_MS;
+  }
+
+  choose(place) {
+    if (!this.ready()) return;
+    this.body.querySelectorAll(".card")[place].classList.add("picked");
+    this.answer("ranked", place === 0 ? [1, 2] : [2, 1]);
+  }
+
+  turnTo(mode) {
+    if (this.busy || mode === this.mode) return;
+    this.mode = mode;
+    localStorage.setItem("prefloop.mode", mode);
+    this.lease = null;
+    this.progress();
+    this.ask();
+  }
+
+  rename() {
+    const name = this.nameBox.value.trim();
+    if (this.busy || !/^[\p{L}\p{Nd}_.@-]{1,64}$/u.test(name)) {
+      this.nameBox.value = this.name;
+      this.say("A name has 1 to 64 letters, digits or . _ @ -", "bad");
+      return;
+    }
+    this.name = name;
+    localStorage.setItem("prefloop.name", name);
+    this.lease = null;
+    this.progress();
+    this.ask();
+  }
+
+  rankOf(place) {
+    return this.places.findIndex((group) => group.includes(place)) + 1;
+  }
+
+  complete() {
+    return this.places.flat().length === this.lease.candidates.length;
+  }
+
+  /** Put a place at the end of the ranking, or take it out if it is in. */
+  place(place) {
+    if (this.busy) return;
+    if (this.rankOf(place)) {
+      this.places = this.places.map((group) => group.filter((p) => p !== place)).filter((group) => group.length);
+    } else if (this.tieNext && this.places.length) {
+      this.places.at(-1).push(place);
+    } else {
+      this.places.push([place]);
+    }
+    this.tieNext = false;
+    this.render();
+  }
+
+  tie() {
+    this.tieNext = this.places.length > 0 && !this.complete() && !this.tieNext;
+    this.render();
+  }
+
+  tieGroups(g) {
+    this.places.splice(g - 1, 2, [...this.places[g - 1], ...this.places[g]]);
+    this.render();
+  }
+
+  splitGroup(g, n) {
+    this.places.splice(g, 1, this.places[g].slice(0, n), this.places[g].slice(n));
+    this.render();
+  }
+
+  back() {
+    if (this.tieNext) this.tieNext = false;
+    else if (this.places.length) {
+      this.places.at(-1).pop();
+      if (!this.places.at(-1).length) this.places.pop();
+    }
+    this.render();
+  }
+
+  submitRanking() {
+    if (!this.ready()) return;
+    const missing = this.lease.candidates.flatMap((_, place) => (this.rankOf(place) ? [] : LETTERS[place]));
+    if (missing.length) {
+      this.say(this.places.length ? `Still to be ranked: ${missing.join(", ")}` : "Rank the answers first: press their letters, best to worst", "bad");
+      return;
+    }
+    this.answer("ranked", this.lease.candidates.map((_, place) => this.rankOf(place)));
+  }
+
+  pressed(event) {
+    if (event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.target.closest("input, textarea, select, [contenteditable]")) return;
+    if (["Enter", " "].includes(event.key) && event.target.closest("button, a")) return; // it presses that button
+    const action = this.actions()[event.key.length === 1 ? event.key.toLowerCase() : event.key];
+    if (!action) return;
+    event.preventDefault();
+    action();
+  }
+
+  actions() {
+    const undo = { u: () => this.undo() };
+    if (!this.lease) return undo;
+    const either = { ...undo, s: () => this.answer("skip") };
+    if (this.mode === "pairs") {
+      const left = () => this.choose(0);
+      const right = () => this.choose(1);
+      const tie = () => this.answer("ranked", [1, 1]);
+      return { ...either, 1: left, ArrowLeft: left, 2: right, ArrowRight: right, 0: tie, "=": tie, b: () => this.answer("both_bad") };
+    }
+    const letters = this.lease.candidates.map((_, place) => [LETTERS[place].toLowerCase(), () => this.place(place)]);
+    return {
+      ...either, ...Object.fromEntries(letters), x: () => this.answer("both_bad"),
+      "=": () => this.tie(), Backspace: () => this.back(), Enter: () => this.submitRanking(),
+    };
+  }
+}
+
+/** Make an element; strings among the children become text. */
+function h(tag, attributes, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else element.setAttribute(name, value);
+  }
+  element.append(...children);
+  return element;
+}
+
+/** A button with its key; a mouse click does not leave the focus on it, or Enter would press it again. */
+function button(title, key, act, kind = "", hint = "") {
+  const click = (event) => {
+    if (event.detail) event.currentTarget.blur();
+    act(event);
+  };
+  const attributes = { type: "button", class: kind, onclick: click, ...(hint && { title: hint, "aria-label": hint }) };
+  return h("button", attributes, title, key ? h("kbd", {}, key) : "");
+}
+
+/** Act on the first click of a rapid series only. */
+function once(event, act) {
+  if (event.detail <= 1) act();
+}
+
+function conversation(messages) {
+  const turns = messages.map((message) => h("div", { class: `turn ${message.role}` },
+    h("span", { class: "role" }, messages.length === 1 ? "prompt" : message.role),
+    h("div", { class: "text" }, message.content)));
+  return h("section", { class: "prompt" }, ...turns);
+}
+
+function ordinal(rank) {
+  return `${rank}${["th", "st", "nd", "rd"][rank] ?? "th"}`;
+}

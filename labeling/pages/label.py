@@ -1,0 +1,16 @@
+"""The labeling page: a frame for `label.js`, which does everything in the browser through the /api routes."""
+
+from __future__ import annotations
+
+from html import escape
+
+import gradio as gr
+
+
+def build(style_url: str, script_url: str) -> None:
+    """Put the labeling page into the current Blocks; both files are served from the given addresses."""
+    gr.HTML(
+        f'<link rel="stylesheet" href="{escape(style_url)}"><main class="prefloop" data-page="label"></main>',
+        js_on_load=f"import({script_url!r}).then((page) => page.start(element.querySelector('.prefloop')));",
+        apply_default_css=False,
+    )

@@ -1,0 +1,53 @@
+"""The site: Gradio's pages put together and mounted around the labeling routes, with nothing from outside."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from fastapi import FastAPI, HTTPException
+from fastapi.responses import FileResponse
+
+from labeling.store import Store
+
+HERE = Path(__file__).parent
+ASSETS = {"label.js": "text/javascript", "label.css": "text/css"}
+
+
+def mount(app: FastAPI, store: Store) -> None:
+    """Add the pages to the app: "/" to label, "/live" to watch a run. Loads Gradio, which takes seconds."""
+    os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1")
+    import gradio as gr
+
+    from labeling.pages import label, live
+
+    @app.get("/prefloop/{name}")
+    def asset(name: str) -> FileResponse:
+        if name not in ASSETS:
+            raise HTTPException(404, f"there is no asset {name!r}")
+        return FileResponse(HERE / name, media_type=ASSETS[name], headers={"cache-control": "no-cache"})
+
+    with gr.Blocks(title="Prefloop", analytics_enabled=False) as pages:
+        gr.Navbar(main_page_name="Label")
+        label.build(_versioned("label.css"), _versioned("label.js"))
+    with pages.route("Live", "/live"):
+        live.build(store)
+
+    sans = ("ui-sans-serif", "system-ui", "sans-serif")  # plain names: a Google font would be fetched from outside
+    gr.mount_gradio_app(
+        app,
+        pages,
+        path="/",
+        root_path="",
+        ssr_mode=False,
+        show_error=False,
+        footer_links=[],
+        run_history=False,
+        theme=gr.themes.Base(primary_hue="indigo", neutral_hue="slate", font=sans, font_mono=("ui-monospace",)),
+    )
+
+
+def _versioned(name: str) -> str:
+    """The address of an asset; it changes with the content, so that no browser shows an old page."""
+    return f"/prefloop/{name}?{hashlib.sha256((HERE / name).read_bytes()).hexdigest()[:8]}"

@@ -1,0 +1,219 @@
+"""The web service: people lease, answer and undo comparisons through plain FastAPI routes.
+
+Gradio's events drop rapid clicks, so what must not be lost does not go through them. A label is acknowledged
+after its commit, and its client_key makes a retry harmless. Replies are blind: candidates in the order in which
+they are shown, and nothing about where they come from. Every error reply is {"error": one line}.
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections.abc import Sequence
+from random import SystemRandom
+from typing import Annotated, Any
+
+import uvicorn
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, model_validator
+from starlette.exceptions import HTTPException as StarletteHTTPException
+
+from labeling.assignment import LEASE_SECONDS, SIZES, Mode, display_order, human_id, ranks_of_candidates
+from labeling.guard import Guard, is_loopback
+from labeling.records import MAX_CANDIDATES, Annotator, InvalidRecord, Label, UserError
+from labeling.store import Conflict, Lease, Store
+
+Name = Annotated[str, Field(pattern=r"^[\w.@-]{1,64}$")]
+ClientKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{8,64}$")]
+Rank = Annotated[StrictInt, Field(ge=1, le=MAX_CANDIDATES)]
+RANDOM = SystemRandom()
+
+
+class LeaseRequest(BaseModel):
+    """Ask for something to label."""
+
+    model_config = ConfigDict(extra="forbid")
+    annotator: Name = "local"
+    mode: Mode = "pairs"
+
+
+class UndoRequest(LeaseRequest):
+    """Take back the last answer of this mode."""
+
+    client_key: ClientKey
+
+
+class SubmitRequest(UndoRequest):
+    """An answer: `ranks[place]` for the outcome "ranked" (1 = best, equal = tied), none otherwise."""
+
+    slate: Annotated[str, Field(pattern=r"^slate_[0-9a-f]{16}$")]
+    outcome: Annotated[str, Field(pattern="^(ranked|both_bad|skip)$")]
+    ranks: Annotated[list[Rank], Field(min_length=2, max_length=MAX_CANDIDATES)] | None = None
+    seconds: Annotated[float, Field(ge=0, le=86400, allow_inf_nan=False)] | None = None
+
+    @model_validator(mode="after")
+    def _ranks_belong_to_ranked(self) -> SubmitRequest:
+        if (self.outcome == "ranked") != (self.ranks is not None):
+            raise ValueError("ranks are given exactly when the outcome is 'ranked'")
+        return self
+
+
+def create_app(store: Store) -> FastAPI:
+    """The whole web application of a project: the routes under /api, and Gradio's pages around them."""
+    from labeling.pages import site
+
+    app = api(store)
+    site.mount(app, store)
+    return app
+
+
+def api(store: Store) -> FastAPI:
+    """The labeling routes alone."""
+    app = FastAPI(title="Prefloop", docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(Guard)
+    app.add_exception_handler(RequestValidationError, _explain_invalid)
+    app.add_exception_handler(StarletteHTTPException, _explain_http)
+    app.add_exception_handler(UserError, _explain_user_error)
+
+    @app.post("/api/lease")
+    def lease(asked: LeaseRequest) -> dict[str, Any]:
+        person = human_id(asked.annotator)
+        if person not in store.annotators():  # one that is there keeps the weight that somebody gave it
+            store.add_annotator(Annotator(person, "human"))
+        return _next(store, asked)
+
+    @app.post("/api/submit")
+    def submit(answer: SubmitRequest) -> dict[str, Any]:
+        added = store.answer_lease(
+            answer.client_key, answer.slate, human_id(answer.annotator), lambda order: _label(answer, order)
+        )
+        return {"added": added, **_next(store, answer)}
+
+    @app.post("/api/undo")
+    def undo(asked: UndoRequest) -> dict[str, Any]:
+        person = human_id(asked.annotator)
+        taken_back = store.take_back(asked.client_key, person, SIZES[asked.mode], LEASE_SECONDS)
+        return {"taken_back": taken_back, **_next(store, asked)}
+
+    @app.get("/api/progress")
+    def progress(annotator: Name = "local") -> dict[str, Any]:
+        counts = store.counts()
+        person = human_id(annotator)
+        waiting = {mode: store.waiting(person, k) for mode, k in SIZES.items()}
+        return {
+            "labels": sum(counts.values()),
+            "yours": counts.get(person, 0),
+            "annotators": counts,
+            "waiting": waiting,
+        }
+
+    return app
+
+
+def _label(answer: SubmitRequest, order: Sequence[int]) -> Label:
+    """What the answer says about the candidates, given the recorded order in which they were shown."""
+    if answer.ranks is not None and len(answer.ranks) != len(order):
+        raise HTTPException(422, f"ranks has {len(answer.ranks)} entries for {len(order)} candidates")
+    return Label(
+        slate_id=answer.slate,
+        annotator=human_id(answer.annotator),
+        outcome=answer.outcome,  # type: ignore[arg-type]
+        client_key=answer.client_key,
+        ranks=None if answer.ranks is None else ranks_of_candidates(answer.ranks, order),
+        order=tuple(order),
+        seconds=answer.seconds,
+    )
+
+
+def _next(store: Store, asked: LeaseRequest) -> dict[str, Any]:
+    """The reply of every route: what this person is to label now, and how much they have labeled."""
+    person = human_id(asked.annotator)
+    lease = store.lease(person, lambda s: display_order(len(s.candidates), RANDOM), SIZES[asked.mode], LEASE_SECONDS)
+    return {"lease": lease and _blind(lease), "yours": store.counts().get(person, 0)}
+
+
+def _blind(lease: Lease) -> dict[str, Any]:
+    """What a person may see of a slate: the conversation and the answers, in the order of the lease."""
+    shown = [lease.slate.candidates[candidate] for candidate in lease.order]
+    return {
+        "slate": lease.slate.id,
+        "prompt": [{"role": m.role, "content": m.content} for m in lease.slate.prompt.messages],
+        "candidates": [{"text": c.text, "finished": c.finished} for c in shown],
+    }
+
+
+# Errors, each as one line
+
+
+def _error(status: int, line: str) -> JSONResponse:
+    """A reply that can always be sent: a hostile request may have put half a surrogate pair into the line."""
+    safe = " ".join(line.encode("utf-8", "replace").decode().split())[:300]
+    return JSONResponse({"error": safe}, status)
+
+
+async def _explain_invalid(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"] if part != "body")
+    return _error(422, f"{where}: {first['msg']}" if where else str(first["msg"]))
+
+
+async def _explain_http(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, StarletteHTTPException)
+    return _error(error.status_code, str(error.detail))
+
+
+async def _explain_user_error(_: Request, error: Exception) -> JSONResponse:
+    known = {Conflict: 409, InvalidRecord: 422}
+    return _error(known.get(type(error), 503), str(error))
+
+
+# Serving
+
+
+class _Server(uvicorn.Server):
+    """uvicorn that says where it is once it really answers."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started and sockets:
+            host, port = sockets[0].getsockname()[:2]
+            print(f"Prefloop is at http://{f'[{host}]' if ':' in host else host}:{port}  (Ctrl-C stops it)", flush=True)
+
+
+def serve(store: Store, host: str, port: int) -> None:
+    """Serve the project until SIGINT or SIGTERM, then return. Call it from the main thread.
+
+    Raises UserError when the port is taken or may not be used, or the host is not this computer.
+    """
+    listener = _listen(host, port)
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill is a Ctrl-C
+    try:
+        config = uvicorn.Config(create_app(store), log_level="warning", timeout_graceful_shutdown=2)
+        _Server(config).run(sockets=[listener])
+    except KeyboardInterrupt:
+        pass
+    finally:
+        listener.close()
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Take the port first: Gradio needs seconds to load, and they would be lost if the port is taken."""
+    if not is_loopback(host):
+        raise UserError(
+            f"--host {host}: without accounts, Prefloop serves this computer only: use 127.0.0.1 "
+            "(from elsewhere, reach it through an SSH tunnel)"
+        )
+    if not 0 <= port <= 65535:
+        raise UserError(f"--port {port}: a port lies between 0 and 65535")
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except PermissionError as error:
+        raise UserError(f"port {port} needs administrator rights: choose one above 1023 with --port") from error
+    except OSError as error:
+        raise UserError(
+            f"port {port} on {host} is taken: stop the other program or choose another with --port"
+        ) from error
