@@ -140,7 +140,13 @@ class Store:
 
     @contextmanager
     def writing(self) -> Iterator[Database]:
-        """One immediate transaction: all of it is on disk afterwards, or none of it."""
+        """One immediate transaction: all of it is on disk afterwards, or none of it.
+
+        Inside another `writing()` of this thread it joins that one, so that several writes can stand or fall together.
+        """
+        if self.db.conn.in_transaction:
+            yield self.db
+            return
         with self._explained():
             self.db.execute("BEGIN IMMEDIATE")
             try:
@@ -171,6 +177,10 @@ class Store:
         """All prompts (of one split), in the order in which they came."""
         where, values = ("", []) if split is None else ("WHERE split = ?", [split])
         return [_prompt(row) for row in self._rows(f"SELECT * FROM prompt {where} ORDER BY rowid", values)]
+
+    def prompt_splits(self) -> dict[str, Split]:
+        """The split of every prompt, by prompt id."""
+        return {row["id"]: row["split"] for row in self._rows("SELECT id, split FROM prompt")}
 
     def add_slates(self, slates: Iterable[Slate]) -> int:
         """Add slates and their prompts. Returns how many slates were new."""
