@@ -1,0 +1,82 @@
+"""A judge is a TOML file: its name, its rubric, its weight and, behind an endpoint, where its model answers."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from judges.answer import Judge
+from judges.criteria import STRICT
+from judges.criteria_judge import CriteriaJudge
+from judges.endpoint import Endpoint
+from judges.endpoint_judge import EndpointJudge
+from judges.questions import WORDING
+from judges.rubric import load_rubric, score
+from judges.toml_data import read_toml, validated
+from labeling.records import Annotator, Candidate, Message, Prompt, UserError, content_id
+
+KINDS = ("criteria", "endpoint")
+BASE_URL_ENV = "OPENAI_BASE_URL"
+ENDPOINT_KEYS = {field.name for field in fields(Endpoint)} - {"api_key"} | {"api_key_env"}
+
+
+@dataclass(frozen=True, config=STRICT)
+class JudgeFile:
+    """The keys that every judge has. weight and flip_rate: see `labeling.records.Annotator`."""
+
+    kind: str
+    name: Annotated[str, Field(pattern=r"^[\w.-]{1,60}$")]
+    rubric: Annotated[str, Field(min_length=1)]
+    weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    flip_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+def load_judge(path: Path, rubrics: Path) -> Judge:
+    """Load a judge from a TOML file; `rubrics` is the folder of the shipped rubrics.
+
+    A rubric given as a path is looked for beside the judge's file. Raises UserError, one line that names file,
+    key and cure, also when the environment variable of the key is missing.
+    """
+    data = read_toml(path)
+    kind = data.get("kind")
+    if kind not in KINDS:
+        raise UserError(f"{path}: kind = {kind!r}: must be one of {', '.join(KINDS)}")
+    asked = {key: data.pop(key) for key in ENDPOINT_KEYS & data.keys()} if kind == "endpoint" else {}
+    file = validated(JudgeFile, data, path, others=ENDPOINT_KEYS if kind == "endpoint" else ())
+    rubric = load_rubric(str(path.parent / file.rubric) if file.rubric.endswith(".toml") else file.rubric, rubrics)
+    if kind == "criteria":
+        score(rubric, Prompt((Message("user", "?"),)), Candidate(""))  # says so when the rubric has no criteria
+        return CriteriaJudge(_annotator(file, "criteria", rubric.fingerprint), rubric)
+    key, key_source = _api_key(asked.pop("api_key_env", ""), path)
+    endpoint = validated(Endpoint, {"base_url": _base_url(asked, path), **asked, "api_key": key}, path)
+    version = content_id("judge", rubric.fingerprint, WORDING)
+    return EndpointJudge(_annotator(file, endpoint.model, version), rubric, endpoint, str(path), key_source)
+
+
+def _annotator(file: JudgeFile, model: str, version: str) -> Annotator:
+    """A judge with another model, rubric or wording is another annotator."""
+    return Annotator(f"judge:{file.name}:{model}:{version[-8:]}", "judge", file.weight, file.flip_rate)
+
+
+def _base_url(asked: dict[str, Any], path: Path) -> str:
+    url = asked.pop("base_url", None) or os.environ.get(BASE_URL_ENV)
+    if not url:
+        raise UserError(f"{path}: base_url is missing: add it, or set the environment variable {BASE_URL_ENV}")
+    return url
+
+
+def _api_key(variable: object, path: Path) -> tuple[str, str]:
+    """The key and where it comes from; no variable means a server that needs none."""
+    if not isinstance(variable, str):
+        raise UserError(f"{path}: api_key_env = {variable!r}: must be the name of an environment variable")
+    if not variable:
+        return "", "api_key_env names no environment variable"
+    key = os.environ.get(variable, "").strip()
+    if not key:
+        raise UserError(f"{path}: the environment variable {variable} (api_key_env) is not set: put the API key in it")
+    return key, f"the environment variable {variable}"

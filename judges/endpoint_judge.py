@@ -1,0 +1,114 @@
+"""The judge behind an endpoint: asks a model about each slate in both orders, and keeps account of each call."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from judges.answer import Answer
+from judges.endpoint import CallFailed, Endpoint, ask, open_client, probe
+from judges.orders import Reply, combine, reply_of
+from judges.questions import Question, questions
+from judges.rubric import Rubric
+from judges.verdict import ANSWERS
+from judges.workers import run_workers
+from labeling.records import Annotator, JudgeCall, Slate, UserError, content_id
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+FEWEST_FAILURES_TO_STOP = 20
+
+
+@dataclass(frozen=True)
+class EndpointJudge:
+    """A model behind an endpoint, with a rubric. source: the file and the key's origin, for messages."""
+
+    annotator: Annotator
+    rubric: Rubric
+    endpoint: Endpoint
+    file: str
+    key_source: str
+
+    def check(self) -> None:
+        """Ask one small question. Raises UserError naming base_url and the cure when it gets no answer."""
+        asyncio.run(probe(self.endpoint, self.key_source, self.file))
+
+    def answer(
+        self,
+        slates: Sequence[Slate],
+        known: Mapping[str, JudgeCall],
+        record: Callable[[JudgeCall], None],
+        emit: Callable[[Slate, Answer], None],
+    ) -> None:
+        """Answer every slate, several at once. See `judges.answer.Judge`.
+
+        Raises UserError when many calls in a row got no reply: the endpoint is down, and asking on is no use.
+        """
+        asyncio.run(self._answer_all(slates, known, record, emit))
+
+    async def _answer_all(
+        self,
+        slates: Sequence[Slate],
+        known: Mapping[str, JudgeCall],
+        record: Callable[[JudgeCall], None],
+        emit: Callable[[Slate, Answer], None],
+    ) -> None:
+        failures_in_a_row = 0
+
+        async with open_client(self.endpoint) as client:
+
+            async def call(question: Question) -> JudgeCall:
+                nonlocal failures_in_a_row
+                key = self.call_key(question)
+                if key in known and known[key].outcome in ANSWERS:
+                    return known[key]
+                made = await self._call(client, key, question)
+                record(made)
+                failures_in_a_row = failures_in_a_row + 1 if made.outcome == "endpoint_failure" else 0
+                return made
+
+            async def work(slate: Slate) -> None:
+                calls = [await call(question) for question in questions(self.rubric, slate)]
+                emit(slate, answer_of(calls))
+                if failures_in_a_row >= max(FEWEST_FAILURES_TO_STOP, 2 * self.endpoint.concurrency):
+                    raise UserError(
+                        f"{self.file}: the endpoint {self.endpoint.base_url} failed {failures_in_a_row} times in a "
+                        f"row ({calls[-1].reply}): mend it and run the same command again, it goes on from here"
+                    )
+
+            await run_workers(slates, work, self.endpoint.concurrency, self.endpoint.timeout_seconds)
+
+    def call_key(self, question: Question) -> str:
+        """The same question to the same model with the same settings is the same call."""
+        shown = [[m.role, m.content] for m in question.messages]
+        asked = [self.endpoint.model, self.endpoint.sampling(), shown]
+        return content_id("call", self.annotator.id, question.slate.id, question.order, asked)
+
+    async def _call(self, client: AsyncOpenAI, key: str, question: Question) -> JudgeCall:
+        """Ask one question; a failure is a call too, with its reason in place of the reply."""
+        try:
+            completion = await ask(client, self.endpoint, question.messages, self.endpoint.max_retries)
+        except CallFailed as failure:
+            return JudgeCall(key, self.annotator.id, question.slate.id, str(failure), "endpoint_failure")
+        reply = reply_of(question.order, completion)
+        return JudgeCall(
+            key=key,
+            annotator=self.annotator.id,
+            slate_id=question.slate.id,
+            reply=reply.to_json(),
+            outcome=reply.verdict.outcome,
+            prompt_tokens=completion.prompt_tokens,
+            reply_tokens=completion.reply_tokens,
+            seconds=completion.seconds,
+        )
+
+
+def answer_of(calls: Sequence[JudgeCall]) -> Answer:
+    """The answer that the calls about one slate amount to; one that failed makes it that failure."""
+    for call in calls:
+        if call.outcome == "endpoint_failure":
+            return Answer("endpoint_failure", reason=call.reply)
+    return combine([Reply.from_json(call.reply) for call in calls], sum(call.seconds for call in calls))

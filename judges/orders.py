@@ -1,0 +1,123 @@
+"""From the replies to a slate's two questions to one answer: no order of showing is trusted alone."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from judges.answer import Answer
+from judges.endpoint import Completion
+from judges.verdict import ANSWERS, TIE, Verdict, read_verdict
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the ledger keeps of a completion: enough to read the verdict again.
+
+    order: as it was shown. chances: probability of the verdict's first token and of its rivals A, B and TIE,
+    empty when the endpoint gave none.
+    """
+
+    order: tuple[int, ...]
+    text: str
+    finish_reason: str = "stop"
+    refusal: str = ""
+    chances: Mapping[str, float] | None = None
+
+    def to_json(self) -> str:
+        """The reply as one line of JSON."""
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+    @staticmethod
+    def from_json(text: str) -> Reply:
+        """Read back what `to_json` wrote."""
+        data = json.loads(text)
+        return Reply(**data | {"order": tuple(data["order"])})
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the reply says about the places shown."""
+        return read_verdict(self.text, len(self.order), self.finish_reason, self.refusal)
+
+
+def reply_of(order: tuple[int, ...], completion: Completion) -> Reply:
+    """Keep of a completion what the ledger needs."""
+    reply = Reply(order, completion.text, completion.finish_reason or "stop", completion.refusal)
+    at = reply.verdict.letter_at
+    if at is None:
+        return reply
+    return Reply(order, reply.text, reply.finish_reason, reply.refusal, chances_at(completion, at))
+
+
+def chances_at(completion: Completion, at: int) -> dict[str, float] | None:
+    """Probabilities of A, B and TIE where the verdict's letter stands in the text, None if they cannot be known.
+
+    A rival counts when it continues the same characters before the letter; tokens of one rival add up.
+    """
+    if "".join(token for token, _ in completion.tokens) != completion.text:
+        return None
+    start, index = 0, 0
+    while start + len(completion.tokens[index][0]) <= at:
+        start += len(completion.tokens[index][0])
+        index += 1
+    token, alternatives = completion.tokens[index]
+    before = token[: at - start]
+    chances = {"A": 0.0, "B": 0.0, TIE: 0.0}
+    for text, logprob in alternatives.items():
+        rest = text[len(before) :].strip("]*. \n").upper()
+        if text.startswith(before) and rest and math.isfinite(logprob) and logprob <= 1e-3:
+            name = rest if rest in ("A", "B") else TIE if TIE.startswith(rest) else None
+            if name:
+                chances[name] += math.exp(min(0.0, logprob))
+    return chances if sum(chances.values()) > 0 else None
+
+
+def first_place_better(reply: Reply) -> float:
+    """P(the answer shown first is better) by one ranked reply about a pair: from token chances, else its vote.
+
+    (p_A + ½·p_TIE) / (p_A + p_B + p_TIE); a vote is 1, ½ or 0.
+    """
+    if reply.chances:
+        total = sum(reply.chances.values())
+        return (reply.chances["A"] + reply.chances[TIE] / 2) / total
+    first, second = reply.verdict.ranks
+    return 0.5 + 0.5 * ((first < second) - (first > second))
+
+
+def combine(replies: Sequence[Reply], seconds: float) -> Answer:
+    """One answer from the replies to all orders in which a slate was shown; any failure among them is the answer.
+
+    Pairs: p = mean over the orders of P(candidate 0 better); the ranks are tied where the orders contradict each
+    other. K > 2: the weak order of the candidates' mean ranks.
+    """
+    verdicts = [reply.verdict for reply in replies]
+    lacking = sorted((v for v in verdicts if v.outcome != "ranked"), key=lambda v: v.outcome in ANSWERS)
+    if lacking:
+        return Answer(lacking[0].outcome, reason=lacking[0].reason, seconds=seconds)
+    if len(replies[0].order) > 2:
+        return Answer("ranked", weak_order(_mean_ranks(replies, verdicts)), seconds=seconds)
+    chances = [first_place_better(r) if r.order == (0, 1) else 1 - first_place_better(r) for r in replies]
+    p = sum(chances) / len(chances)
+    if min(chances) < 0.5 < max(chances):
+        return Answer("ranked", (1, 1), p, "the two orders contradict each other", seconds)
+    return Answer("ranked", weak_order([1 - p, p]), p, seconds=seconds)
+
+
+def _mean_ranks(replies: Sequence[Reply], verdicts: Sequence[Verdict]) -> list[float]:
+    totals = [0.0] * len(replies[0].order)
+    for reply, verdict in zip(replies, verdicts, strict=True):
+        for position, rank in zip(reply.order, verdict.ranks, strict=True):
+            totals[position] += rank / len(replies)
+    return totals
+
+
+def weak_order(costs: Sequence[float], margin: float = 1e-9) -> tuple[int, ...]:
+    """Ranks 1, 2, … of the costs, lowest first. Within `margin` of its tier's best a cost ties with it."""
+    ranks, rank, best = [0] * len(costs), 0, -math.inf
+    for position in sorted(range(len(costs)), key=lambda i: (costs[i], i)):
+        if costs[position] - best >= margin:
+            rank, best = rank + 1, costs[position]
+        ranks[position] = rank
+    return tuple(ranks)

@@ -1,0 +1,63 @@
+"""A rubric: what "better" means, in words for a model and in criteria that need none. It is data in a TOML file."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, TypeAdapter
+from pydantic.dataclasses import dataclass
+
+from judges.criteria import STRICT, Criterion, Weight, clip01, words
+from judges.toml_data import read_toml, validated
+from labeling.records import Candidate, Prompt, UserError, content_id
+
+
+@dataclass(frozen=True, config=STRICT)
+class Rubric:
+    """What "better" means.
+
+    instructions: for judges that are models. criteria: for the judge that needs none, and for gold scores.
+    least_words: a shorter response has its score scaled by words / least_words, so an empty one gets 0.
+    tie_margin: scores closer than this are tied. temperature: P(0 better) = σ((s0 - s1) / temperature).
+    """
+
+    name: Annotated[str, Field(min_length=1)]
+    instructions: Annotated[str, Field(min_length=1)]
+    criteria: tuple[Criterion, ...] = ()
+    least_words: Annotated[int, Field(ge=1)] = 5
+    tie_margin: Annotated[float, Field(ge=0, lt=1)] = 0.02
+    temperature: Weight = 0.1
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of all that the rubric says: a changed rubric is another one."""
+        return content_id("rubric", TypeAdapter(Rubric).dump_python(self, mode="json"))
+
+
+def score(rubric: Rubric, prompt: Prompt, candidate: Candidate) -> float:
+    """The rubric's score of one response, in [0, 1]: min(1, n / least_words) · Σ w_c·s_c / Σ w_c for n words.
+
+    Deterministic, so it serves as gold. Raises UserError when the rubric has no criteria.
+    """
+    if not rubric.criteria:
+        raise UserError(f"the rubric {rubric.name!r} has no [[criteria]]: add some, or use it with an endpoint judge")
+    total = sum(c.weight * c.score(prompt, candidate) for c in rubric.criteria)
+    substance = clip01(len(words(candidate.text)) / rubric.least_words)
+    return substance * total / sum(c.weight for c in rubric.criteria)
+
+
+def load_rubric(name_or_path: str, rubrics: Path) -> Rubric:
+    """Load a rubric by the name of a shipped one (a TOML file in the folder `rubrics`) or by a path to a TOML file.
+
+    Raises UserError, one line with file, key and cure, when there is no such rubric or it is not valid.
+    """
+    path = Path(name_or_path)
+    if path.suffix != ".toml":
+        path = rubrics / f"{name_or_path}.toml"
+        shipped = sorted(p.stem for p in rubrics.glob("*.toml"))
+        if path.stem not in shipped:
+            known = ", ".join(shipped)
+            raise UserError(f"there is no rubric {name_or_path!r}: use one of {known}, or the path of a .toml file")
+    return validated(Rubric, read_toml(path), path)

@@ -1,0 +1,62 @@
+"""TOML files become frozen values here, and a mistake in one becomes one line that names file, key and value."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from labeling.records import UserError
+
+T = TypeVar("T")
+LONGEST_SHOWN = 80
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The content of a TOML file. Raises UserError naming file (and line) when it cannot be read."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}): check the path") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: is not UTF-8 text (byte {error.start}): save it as UTF-8") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path}: is not valid TOML: {error}") from error
+
+
+def validated(kind: type[T], data: dict[str, Any], path: Path, others: Iterable[str] = ()) -> T:
+    """Make a `kind` (a pydantic dataclass) of data read from `path`, whose `others` keys are read elsewhere.
+
+    Raises UserError naming file, key, value and what is allowed.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(data)
+    except ValidationError as error:
+        known = ", ".join([*(field.name for field in fields(kind)), *sorted(others)])  # type: ignore[arg-type]
+        raise UserError(f"{path}: {_explain(error, known)}") from error
+
+
+def _explain(error: ValidationError, known: str) -> str:
+    """The first thing wrong, in one line. Elements of a list are counted from #1."""
+    first = error.errors(include_url=False)[0]
+    context = first.get("ctx", {})
+    key = ".".join(f"#{part + 1}" if isinstance(part, int) else part for part in first["loc"])
+    match first["type"]:
+        case "unexpected_keyword_argument":
+            there = f" (known: {known})" if len(first["loc"]) == 1 else ""
+            return f"{key} is not a known key{there}: remove it or mend its spelling"
+        case "missing":
+            return f"{key} is missing: add it"
+        case "union_tag_not_found":
+            return f"{key}.kind is missing: add it"
+        case "union_tag_invalid":
+            return f"{key}.kind = {context['tag']!r}: must be one of {context['expected_tags']}"
+        case "value_error":
+            return f"{key}: {context['error']}"
+    value = repr(first["input"])
+    shown = value if len(value) <= LONGEST_SHOWN else f"{value[: LONGEST_SHOWN - 1]}…"
+    return f"{key} = {shown}: {first['msg'][:1].lower()}{first['msg'][1:]}"

@@ -1,0 +1,104 @@
+"""What a judge's reply says: a weak order of the shown candidates, or a typed reason why there is none.
+
+A reply is hostile text. The last verdict in it counts, and one that cannot be read is a parse failure: never a
+tie, never a default side.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from labeling.records import Outcome
+
+LETTERS = "ABCDEFGHI"
+ANSWERS: frozenset[str] = frozenset({"ranked", "abstain"})  # anything else is asked again on the next run
+TIE, ABSTAIN = "TIE", "ABSTAIN"
+EXCERPT = 100
+THOUGHT, THOUGHT_END = "<think>", "</think>"
+
+BRACKETED = re.compile(r"\[\[([^\[\]]{0,80})\]\](?!\s+if\b)")  # "[[A]] if …" only repeats the question
+STATED = re.compile(
+    r"\b(?:verdict|winner|final answer|better (?:answer|response|one)|ranking)(?: is)?\W{1,6}"
+    r"((?:(?:answer|response) )?(?:(?-i:[A-I](?:\s*[>=]\s*[A-I])*)|TIE|ABSTAIN)(?=[\s*.,;)]*(?:\n|$)))",
+    re.IGNORECASE,
+)
+ALONE = re.compile(r"\W*((?:(?:answer|response) )?(?:[A-I](?:\s*[>=]\s*[A-I])*|TIE|ABSTAIN))\W*", re.IGNORECASE)
+NAMED = re.compile(r"(?:answer|response) ", re.IGNORECASE)
+RANKING = re.compile(r"[A-I](?:[>=][A-I])*")
+REFUSAL = re.compile(
+    r"\W*(?:(?:i['’]?m|i am) (?:very )?sorry|sorry|i (?:can['’]?t|cannot|can not|won['’]?t|will not)"
+    r"|(?:i['’]?m|i am) (?:unable|not able)|as an ai)\b",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one reply says. ranks: (K,) of the shown places, 1 = best, ties share the mean; only when "ranked".
+
+    letter_at: where in the reply the verdict's first letter stands, to look up its token's log-probabilities.
+    """
+
+    outcome: Outcome
+    ranks: tuple[float, ...] = ()
+    reason: str = ""
+    letter_at: int | None = None
+
+
+def read_verdict(text: str, k: int, finish_reason: str = "stop", refusal: str = "") -> Verdict:
+    """Read the last verdict about k shown candidates from a reply; without one, say why as a typed outcome."""
+    if refusal or finish_reason == "content_filter":
+        return Verdict("refused", reason=excerpt(refusal) if refusal else "stopped by the endpoint's content filter")
+    before, end, after = text.rpartition(THOUGHT_END)
+    text = " " * len(before + end) + after
+    still_thinking = THOUGHT in text
+    found = None if still_thinking else _last_statement(text)
+    if found is not None:
+        return _read_statement(found, k)
+    if still_thinking or finish_reason == "length":
+        return Verdict("truncated", reason=f"no verdict before the end of the reply: {excerpt(text, end=True)}")
+    if REFUSAL.match(text):
+        return Verdict("refused", reason=excerpt(text))
+    return Verdict("parse_failure", reason=f"no verdict in the reply: {excerpt(text)}" if text.strip() else "no text")
+
+
+def _last_statement(text: str) -> re.Match[str] | None:
+    """The last place where a verdict is stated; group 1 is what it says."""
+    alone = ALONE.fullmatch(text) if len(text.strip()) <= EXCERPT else None
+    stated = [*BRACKETED.finditer(text), *STATED.finditer(text)]
+    return max(stated, key=lambda match: match.end(), default=alone)
+
+
+def _read_statement(found: re.Match[str], k: int) -> Verdict:
+    statement = "".join(NAMED.sub("", found[1]).split()).upper()
+    if statement == ABSTAIN:
+        return Verdict("abstain", reason="the judge abstained")
+    if statement == TIE and k == 2:
+        return Verdict("ranked", (1.5, 1.5), letter_at=found.start(1) + found[1].upper().index(TIE))
+    if k == 2 and statement in ("A", "B"):
+        ranks = (1.0, 2.0) if statement == "A" else (2.0, 1.0)
+        return Verdict("ranked", ranks, letter_at=found.start(1) + found[1].upper().rindex(statement))
+    if RANKING.fullmatch(statement) is None or sorted(re.findall("[A-I]", statement)) != list(LETTERS[:k]):
+        wanted = "A, B or a tie" if k == 2 else f"each of {LETTERS[0]} to {LETTERS[k - 1]} once"
+        return Verdict("parse_failure", reason=f"the verdict {excerpt(found[1])} does not name {wanted}")
+    return Verdict("ranked", _ranks(statement.split(">"), k))
+
+
+def _ranks(groups: list[str], k: int) -> tuple[float, ...]:
+    """Ranks of the places 0..k-1 from groups like ["B", "A=C"], best first; a tied group shares its mean rank."""
+    ranks, above = [0.0] * k, 0
+    for group in groups:
+        members = group.split("=")
+        for letter in members:
+            ranks[LETTERS.index(letter)] = above + (len(members) + 1) / 2
+        above += len(members)
+    return tuple(ranks)
+
+
+def excerpt(text: str, end: bool = False) -> str:
+    """The start (or end) of a hostile text, quoted, on one line of printable characters."""
+    line = "".join(c if c.isprintable() else " " for c in " ".join(text.split()))
+    if len(line) > EXCERPT:
+        line = f"…{line[-EXCERPT:]}" if end else f"{line[:EXCERPT]}…"
+    return f"“{line}”"
