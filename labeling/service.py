@@ -100,14 +100,7 @@ def api(store: Store) -> FastAPI:
     @app.get("/api/progress")
     def progress(annotator: Name = "local") -> dict[str, Any]:
         counts = store.counts()
-        person = human_id(annotator)
-        waiting = {mode: store.waiting(person, k) for mode, k in SIZES.items()}
-        return {
-            "labels": sum(counts.values()),
-            "yours": counts.get(person, 0),
-            "annotators": counts,
-            "waiting": waiting,
-        }
+        return {"labels": sum(counts.values()), "annotators": counts, **_standing(store, human_id(annotator))}
 
     return app
 
@@ -128,10 +121,16 @@ def _label(answer: SubmitRequest, order: Sequence[int]) -> Label:
 
 
 def _next(store: Store, asked: LeaseRequest) -> dict[str, Any]:
-    """The reply of every route: what this person is to label now, and how much they have labeled."""
+    """The reply of every writing route: what this person is to label now, and where they stand."""
     person = human_id(asked.annotator)
     lease = store.lease(person, lambda s: display_order(len(s.candidates), RANDOM), SIZES[asked.mode], LEASE_SECONDS)
-    return {"lease": lease and _blind(lease), "yours": store.counts().get(person, 0)}
+    return {"lease": lease and _blind(lease), **_standing(store, person)}
+
+
+def _standing(store: Store, person: str) -> dict[str, Any]:
+    """How many labels this person has given, and how many slates of each mode they could still answer."""
+    waiting = {mode: store.waiting(person, k) for mode, k in SIZES.items()}
+    return {"yours": store.counts().get(person, 0), "waiting": waiting}
 
 
 def _blind(lease: Lease) -> dict[str, Any]:

@@ -38,11 +38,11 @@ from labeling.records import (
 
 DATABASE = "prefloop.sqlite"
 BUSY_SECONDS = 30
-# What a slate must meet to be given to a person; values: k from, k to, annotator, now, overlap.
+# What a slate must meet to be given to a person; values: k from, k to, annotator, now, annotator, overlap.
 WANTED = """k BETWEEN ? AND ? AND id NOT IN (SELECT slate_id FROM standing WHERE annotator = ?)
     AND (SELECT count(*) FROM standing JOIN annotator ON annotator.id = standing.annotator
          WHERE slate_id = slate.id AND kind = 'human')
-      + (SELECT count(*) FROM lease WHERE slate_id = slate.id AND expires > ?) < ?"""
+      + (SELECT count(*) FROM lease WHERE slate_id = slate.id AND expires > ? AND annotator != ?) < ?"""
 
 
 class Conflict(UserError):
@@ -338,7 +338,8 @@ class Store:
                 [annotator, now, *k],
             )
             wanted = held or self._rows(
-                f"SELECT id FROM slate WHERE {WANTED} ORDER BY seq DESC LIMIT 1", [*k, annotator, now, overlap]
+                f"SELECT id FROM slate WHERE {WANTED} ORDER BY seq DESC LIMIT 1",
+                [*k, annotator, now, annotator, overlap],
             )
             if not wanted:
                 return None
@@ -361,10 +362,9 @@ class Store:
         )
 
     def waiting(self, annotator: str, k: tuple[int, int], overlap: int = 1) -> int:
-        """How many slates of k[0]..k[1] candidates `lease` could still give to this annotator."""
-        return self._rows(f"SELECT count(*) AS n FROM slate WHERE {WANTED}", [*k, annotator, time.time(), overlap])[0][
-            "n"
-        ]
+        """How many slates of k[0]..k[1] candidates this annotator holds or could still be given."""
+        values = [*k, annotator, time.time(), annotator, overlap]
+        return self._rows(f"SELECT count(*) AS n FROM slate WHERE {WANTED}", values)[0]["n"]
 
     def counts(self) -> dict[str, int]:
         """How many standing labels each annotator has given."""

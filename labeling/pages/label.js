@@ -52,28 +52,21 @@ class LabelPage {
       this.busy = true;
       await this.deliver(JSON.parse(kept)); // an answer that a reload interrupted
     }
-    const progress = await this.progress();
-    this.mode ||= progress.waiting.pairs || !progress.waiting.rankings ? "pairs" : "rankings";
+    if (!this.mode) {
+      const { waiting } = await this.send("lease", { annotator: this.name, mode: "pairs" });
+      this.mode = waiting.pairs || !waiting.rankings ? "pairs" : "rankings";
+    }
     await this.ask();
   }
 
   /** POST until an answer comes; a network failure or a server in trouble is waited out with the same body. */
   async send(route, body) {
-    return this.insist(() =>
-      fetch(`/api/${route}`, {
-        method: "POST",
-        headers: { "content-type": "application/json" },
-        body: JSON.stringify(body),
-        signal: AbortSignal.timeout(15000),
-      }),
-    );
-  }
-
-  async insist(request) {
+    const headers = { "content-type": "application/json" };
     for (let wait = 500; ; wait = Math.min(2 * wait, 5000)) {
       let trouble = "no connection";
       try {
-        const reply = await request();
+        const signal = AbortSignal.timeout(15000);
+        const reply = await fetch(`/api/${route}`, { method: "POST", headers, body: JSON.stringify(body), signal });
         const data = await reply.json();
         if (reply.ok) {
           if (wait > 500) this.say("");
@@ -91,12 +84,6 @@ class LabelPage {
     }
   }
 
-  async progress() {
-    const progress = await this.insist(() => fetch(`/api/progress?annotator=${encodeURIComponent(this.name)}`));
-    for (const mode of ["pairs", "rankings"]) this.tabs[mode].lastChild.textContent = progress.waiting[mode] || "";
-    return progress;
-  }
-
   async ask() {
     this.busy = true;
     try {
@@ -108,9 +95,7 @@ class LabelPage {
   }
 
   async poll() {
-    if (this.signal.aborted || this.lease || this.busy) return;
-    if (!document.hidden) await this.progress();
-    if (!this.lease && !this.busy) await this.ask();
+    if (!this.signal.aborted && !this.lease && !this.busy) await this.ask();
   }
 
   async answer(outcome, ranks = null) {
@@ -156,13 +141,18 @@ class LabelPage {
   show(reply) {
     this.busy = false;
     this.count.textContent = `${reply.yours} label${reply.yours === 1 ? "" : "s"}`;
-    for (const mode of ["pairs", "rankings"]) this.tabs[mode].setAttribute("aria-selected", mode === this.mode);
+    this.waiting = reply.waiting;
+    for (const [mode, tab] of Object.entries(this.tabs)) {
+      tab.setAttribute("aria-selected", mode === this.mode);
+      tab.lastChild.textContent = this.waiting[mode] || "";
+    }
     this.lease = reply.lease;
     this.clientKey = crypto.randomUUID();
     this.shownAt = performance.now();
     this.places = [];
     this.tieNext = false;
     this.render();
+    this.body.querySelector(".cards")?.classList.add("new");
     if (this.lease) scrollTo({ top: 0 });
     else setTimeout(() => this.poll(), POLL_MS);
   }
@@ -175,7 +165,7 @@ class LabelPage {
   render() {
     if (!this.lease) {
       this.body.replaceChildren(this.nothing());
-      this.bar.replaceChildren(button("Undo", "U", () => this.undo(), "quiet"));
+      this.bar.replaceChildren(this.undoBar());
       return;
     }
     const pair = this.mode === "pairs";
@@ -186,7 +176,7 @@ class LabelPage {
 
   nothing() {
     const other = this.mode === "pairs" ? "rankings" : "pairs";
-    const waiting = Number(this.tabs[other].lastChild.textContent);
+    const waiting = this.waiting[other];
     return h("div", { class: "nothing", "data-test": "nothing" },
       h("h2", {}, "Nothing to label right now"),
       h("p", {}, "New comparisons appear here by themselves as soon as a run asks for them."),
@@ -211,6 +201,7 @@ class LabelPage {
 
   pairBar() {
     return [
+      this.undoBar(),
       h("div", { class: "main" },
         button("1 is better", "← 1", (e) => once(e, () => this.choose(0)), "primary"),
         button("Tie", "0", (e) => once(e, () => this.answer("ranked", [1, 1]))),
@@ -233,6 +224,7 @@ class LabelPage {
     }
     return [
       h("div", { class: "strip", "data-test": "strip" }, h("span", { class: "best" }, "best"), ...strip),
+      this.undoBar(),
       h("div", { class: "main" },
         button("Tie with next", "=", () => this.tie(), this.tieNext ? "on" : ""),
         button("Back", "⌫", () => this.back()),
@@ -244,12 +236,18 @@ class LabelPage {
   otherBar(bad, key) {
     return h("div", { class: "other" },
       button(bad, key, (e) => once(e, () => this.answer("both_bad")), "quiet"),
-      button("Skip", "S", (e) => once(e, () => this.answer("skip")), "quiet"),
-      button("Undo", "U", () => this.undo(), "quiet"));
+      button("Skip", "S", (e) => once(e, () => this.answer("skip")), "quiet"));
+  }
+
+  undoBar() {
+    return h("div", { class: "other" }, button("Undo", "U", () => this.undo(), "quiet"));
   }
 
   tab(mode, title) {
-    return h("button", { type: "button", role: "tab", onclick: () => this.turnTo(mode) }, title, h("span", { class: "waiting" }));
+    const tab = button(title, "", () => this.turnTo(mode));
+    tab.setAttribute("role", "tab");
+    tab.append(h("span", { class: "waiting" }));
+    return tab;
   }
 
   // What the person does
@@ -269,7 +267,6 @@ class LabelPage {
     this.mode = mode;
     localStorage.setItem("prefloop.mode", mode);
     this.lease = null;
-    this.progress();
     this.ask();
   }
 
@@ -283,7 +280,6 @@ class LabelPage {
     this.name = name;
     localStorage.setItem("prefloop.name", name);
     this.lease = null;
-    this.progress();
     this.ask();
   }
 

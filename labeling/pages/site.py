@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from pathlib import Path
 
 from fastapi import FastAPI, HTTPException
@@ -12,6 +13,10 @@ from fastapi.responses import FileResponse
 from labeling.store import Store
 
 HERE = Path(__file__).parent
+BRAND = """
+.nav-holder nav { align-items: center; max-width: 1180px; margin: 0 auto; padding: 8px 16px; }
+.nav-holder nav::before { content: "Prefloop"; margin-right: auto; font-weight: 700; letter-spacing: -0.01em; }
+"""
 ASSETS = {"label.js": "text/javascript", "label.css": "text/css"}
 
 
@@ -34,6 +39,8 @@ def mount(app: FastAPI, store: Store) -> None:
     with pages.route("Live", "/live"):
         live.build(store)
 
+    # Gradio says that pages with routes have no server-side rendering, also when none was asked for.
+    warnings.filterwarnings("ignore", "SSR mode is not supported", UserWarning)
     sans = ("ui-sans-serif", "system-ui", "sans-serif")  # plain names: a Google font would be fetched from outside
     gr.mount_gradio_app(
         app,
@@ -44,6 +51,7 @@ def mount(app: FastAPI, store: Store) -> None:
         show_error=False,
         footer_links=[],
         run_history=False,
+        css=BRAND,
         theme=gr.themes.Base(primary_hue="indigo", neutral_hue="slate", font=sans, font_mono=("ui-monospace",)),
     )
 
