@@ -1,0 +1,24 @@
+"""Reductions over the response tokens of a (N, T) tensor; what lies outside the mask never matters."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
+    """`Σ m·x / Σ m` over all entries; 0 for an empty mask."""
+    return (x * mask).sum() / mask.sum().clamp(min=1)
+
+
+def masked_whiten(x: Tensor, mask: Tensor, eps: float = 1e-8) -> Tensor:
+    """`(x − mean) / (std + eps)` over the masked entries of the whole batch (unbiased std), 0 elsewhere."""
+    centred = (x - masked_mean(x, mask)) * mask
+    variance = (centred**2).sum() / (mask.sum() - 1).clamp(min=1)
+    return centred / (variance.sqrt() + eps)
+
+
+def last_token(mask: Tensor) -> Tensor:
+    """(N, T) mask with the last True of each row alone; rows are filled from the left."""
+    following = mask.roll(-1, 1)
+    following[:, -1] = False
+    return mask & ~following

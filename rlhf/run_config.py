@@ -1,0 +1,198 @@
+"""The run file: one TOML with nested sections, checked into frozen values before anything is loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from labeling.records import MAX_CANDIDATES, UserError
+from rlhf.recipes import Recipe, make_recipe
+
+STRICT = ConfigDict(extra="forbid", strict=False)
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+@dataclass(frozen=True, config=STRICT)
+class ModelConfig:
+    """The language model. adaptation: "lora" trains adapters, "full" all weights."""
+
+    name: str = "smollm2-135m-instruct"
+    adaptation: Literal["lora", "full"] = "lora"
+    lora_rank: Positive = 16
+
+
+@dataclass(frozen=True, config=STRICT)
+class SamplingConfig:
+    """Each iteration's samples: prompts × responses, at most max_new_tokens tokens each."""
+
+    prompts: Positive = 12
+    responses: Annotated[int, Field(ge=2)] = 4
+    max_new_tokens: Positive = 48
+    temperature: Rate = 1.0
+
+
+@dataclass(frozen=True, config=STRICT)
+class OracleConfig:
+    """A simulated annotator: P(i ≻ j) = σ((gold_i − gold_j)/temperature), errors uniform at rate flip_rate.
+
+    random_labels: answer by coin toss; the control that must not learn.
+    """
+
+    temperature: Rate = 0.1
+    flip_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    random_labels: bool = False
+
+
+@dataclass(frozen=True, config=STRICT)
+class LabelConfig:
+    """What is asked in each iteration, and who answers.
+
+    slates: slates of `candidates` responses asked about in each iteration (in the first, `first_slates` if given;
+    more than there are prompts means several slates of one prompt). heldout_share: the share of slates whose
+    prompts are held out; they measure the reward model and never train it. selector: "large_gap" prefers
+    candidates whose predicted scores lie far apart, with `random_share` of the slates drawn at random all the same.
+    humans: publish the slates in the browser. wait_for_humans: labels by people to wait for in each iteration.
+    judges: names of shipped judges or paths of judge files. oracle: a simulated annotator on the gold score.
+    """
+
+    slates: Positive = 12
+    first_slates: Positive | None = None
+    candidates: Annotated[int, Field(ge=2, le=MAX_CANDIDATES)] = 4
+    heldout_share: Share = 0.25
+    selector: Literal["random", "large_gap"] = "random"
+    random_share: Share = 0.2
+    humans: bool = True
+    wait_for_humans: Annotated[int, Field(ge=0)] = 0
+    judges: tuple[str, ...] = ()
+    oracle: OracleConfig | None = None
+
+
+@dataclass(frozen=True, config=STRICT)
+class RewardModelConfig:
+    """The reward model and its refits. refit: "every" iteration, or only "first" and frozen from then on.
+
+    replay: slates fitted earlier that each new one is mixed with.
+    """
+
+    adaptation: Literal["lora", "full"] = "lora"
+    refit: Literal["every", "first"] = "every"
+    epochs: Positive = 2
+    learning_rate: Rate = 2e-4
+    head_learning_rate: Rate = 2e-3
+    slates_per_step: Positive = 4
+    replay: Annotated[float, Field(ge=0)] = 1.0
+    centring: Annotated[float, Field(ge=0)] = 0.001
+
+
+@dataclass(frozen=True, config=STRICT)
+class EvaluationConfig:
+    """Held-out evaluation: so many held-out prompts, one response each, scored by the rubric `gold`."""
+
+    prompts: Positive = 24
+    gold: str = "concise"
+
+
+@dataclass(frozen=True, config=STRICT)
+class RunConfig:
+    """One online loop. recipe: `name` and any of its constants. token_budget: padded tokens in one forward."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")] = "run"
+    seed: Annotated[int, Field(ge=0)] = 0
+    iterations: Positive = 6
+    token_budget: Positive = 2048
+    keep_checkpoints: Positive = 1
+    model: ModelConfig = ModelConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    labels: LabelConfig = LabelConfig()
+    reward_model: RewardModelConfig = RewardModelConfig()
+    recipe: dict[str, Any] = Field(default_factory=lambda: {"name": "grpo"})
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    def make_recipe(self) -> Recipe:
+        """The recipe with the run's constants."""
+        constants = dict(self.recipe)
+        return make_recipe(str(constants.pop("name", "grpo")), constants)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The resolved configuration as plain data."""
+        return dataclasses.asdict(self)
+
+
+def load_run(path: Path, overrides: tuple[str, ...] = ()) -> RunConfig:
+    """Read a run file and apply overrides of the form `section.key=value` (the value in TOML; bare words are text).
+
+    Raises UserError that names the file, the key, the value and what is allowed.
+    """
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"there is no run file {path}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the run file {path}: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path} is not valid TOML: {error}") from error
+    data.setdefault("name", path.stem)
+    for override in overrides:
+        _override(data, override)
+    return parse_run(data, str(path))
+
+
+def parse_run(data: dict[str, Any], source: str = "the run") -> RunConfig:
+    """Check plain data into a RunConfig. Raises UserError, one line for the first mistake."""
+    try:
+        config = TypeAdapter(RunConfig).validate_python(data)
+    except ValidationError as error:
+        raise UserError(f"{source}: {explain(error, RunConfig)}") from error
+    try:
+        config.make_recipe()
+    except UserError as error:
+        raise UserError(f"{source}: [recipe] {error}") from error
+    if config.labels.candidates > config.sampling.responses:
+        raise UserError(
+            f"{source}: labels.candidates = {config.labels.candidates} is more than sampling.responses = "
+            f"{config.sampling.responses}: lower the first or raise the second"
+        )
+    if not (config.labels.humans or config.labels.judges or config.labels.oracle):
+        raise UserError(f"{source}: nobody labels: set labels.humans, labels.judges or [labels.oracle]")
+    if config.labels.wait_for_humans and not config.labels.humans:
+        raise UserError(f"{source}: labels.wait_for_humans needs labels.humans = true")
+    return config
+
+
+def explain(error: ValidationError, root: Any) -> str:
+    """The first mistake of a validation in one line: key, value, what is allowed."""
+    first = error.errors()[0]
+    place = [str(part) for part in first["loc"]]
+    key = ".".join(place) or "the file"
+    if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        section = root
+        for part in place[:-1]:
+            annotation = {f.name: str(f.type) for f in dataclasses.fields(section)}.get(part, "")
+            section = globals().get(annotation.removesuffix(" | None"), root)
+        known = ", ".join(f.name for f in dataclasses.fields(section)) if dataclasses.is_dataclass(section) else ""
+        return f"unknown key {key!r}; known here: {known}"
+    return f"{key} = {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}"
+
+
+def _override(data: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise UserError(f"--set {override!r}: write section.key=value, such as sampling.temperature=0.8")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *sections, last = key.strip().split(".")
+    place = data
+    for section in sections:
+        place = place.setdefault(section, {})
+        if not isinstance(place, dict):
+            raise UserError(f"--set {override!r}: {section!r} is not a section")
+    place[last] = value
