@@ -44,7 +44,7 @@ def plain(value: float | None, signed: bool = False) -> str:
         text = f"{size:.0f}"
     else:
         digits = max(0, 2 - math.floor(math.log10(size))) if size else 0
-        text = f"{size:.{min(digits, 3)}f}"
+        text = f"{size:.{digits}f}"
     negative = value < 0 and any(c in "123456789" for c in text)
     return ("−" if negative else "+" if signed else "") + text
 

@@ -7,6 +7,7 @@ config is hostile text: everything is escaped where it enters the markup. `run_s
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -93,9 +94,15 @@ def status(view: RunView, now: float) -> str:
     steps = "".join(_step(name, view.phases.get(name), now, bool(running)) for name in PHASES)
     return (
         f'<section class="card status {tone}"><div class="row"><div><p class="where">{where}</p>'
-        f'<h2><span class="lamp{running}"></span>{escape(headline)}</h2><p class="detail">{escape(detail)}</p></div>'
+        f'<h2><span class="lamp{running}"></span>{escape(headline)}</h2>'
+        f'<p class="detail">{_with_code(detail)}</p></div>'
         f'<p class="about">{escape(" · ".join(about))}</p></div><ol class="steps">{steps}</ol></section>'
     )
+
+
+def _with_code(text: str) -> str:
+    """Escape `text`; what stands between backticks becomes code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
 def _headline(view: RunView, now: float) -> tuple[str, str, str]:
@@ -107,7 +114,9 @@ def _headline(view: RunView, now: float) -> tuple[str, str, str]:
         return ("bad" if reason == "failed" else "done"), words, " ".join(filter(None, (told, cure)))
     if is_stale(view, now):
         silent = duration(now - view.reported)
-        hint = "It may be in one long step; if its process is gone, start it again with `--resume`."
+        hint = (
+            "It may be in one long step; if its process is gone, start it again with `prefloop loop RUN.toml --resume`."
+        )
         return "warn", f"The loop has not reported for {silent}", hint
     phase = view.current
     parts = []
@@ -241,7 +250,7 @@ def _recent(label: HumanLabel, prompt: str, fit_started: float) -> str:
         "unused": "not used" if label.outcome == "ranked" else label.outcome.replace("_", " "),
     }[state]
     return (
-        f'<li class="{state}"><span class="who">{escape(label.annotator)}</span>'
+        f'<li class="{state}"><span class="who">{escape(label.annotator.removeprefix("human:"))}</span>'
         f'<span class="prompt">{escape(shorten(prompt))}</span><span class="state">{escape(words)}</span></li>'
     )
 

@@ -18,7 +18,7 @@ from labeling.run_view import RunView, fold
 from labeling.store import HumanLabel, Store
 
 REFRESH_SECONDS = 2.0
-RECENT_LABELS = 6
+RECENT_LABELS = 4
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,8 @@ def pieces(snapshot: Snapshot | None, now: float) -> dict[str, str]:
     """The page's HTML by piece; without a run, a line that says how to start one."""
     if snapshot is None:
         return {name: run_panels.nothing_yet() if name == "status" else "" for name in PIECES}
-    return {name: draw(snapshot, now) for name, draw in PIECES.items()}
+    # A lone surrogate in a model's text cannot be sent as UTF-8: it would silence the whole page.
+    return {name: draw(snapshot, now).encode("utf-8", "replace").decode() for name, draw in PIECES.items()}
 
 
 @dataclass(frozen=True)
@@ -101,12 +102,23 @@ def build(store: Store) -> None:
         picked = gr.skip() if same_picker else gr.Dropdown(choices=list(runs), value=run, visible=bool(runs))
         return [picked, Sent(runs, drawn), *changed]
 
-    gr.HTML(run_panels.style(), padding=False, js_on_load=None)
-    picker = gr.Dropdown([], label="Run", visible=False, elem_id="run-picker", filterable=False)
+    def html(value: str, name: str) -> gr.HTML:
+        return gr.HTML(
+            value,
+            elem_id=f"run-{name}",
+            elem_classes="pf-run",
+            padding=False,
+            apply_default_css=False,
+            js_on_load=None,
+        )
+
+    with gr.Column(elem_classes="pf-page"):
+        html(run_panels.style(), "style")
+        picker = gr.Dropdown(
+            [], show_label=False, container=False, visible=False, elem_id="run-picker", filterable=False
+        )
+        shown = [html("", name) for name in PIECES]
     held = gr.State(Sent())
-    shown = [
-        gr.HTML("", elem_id=f"run-{name}", elem_classes="pf-run", padding=False, js_on_load=None) for name in PIECES
-    ]
     timer = gr.Timer(REFRESH_SECONDS)
     page = gr.context.Context.root_block
     assert page is not None, "build() is called inside gr.Blocks"
