@@ -135,7 +135,7 @@ def make_slates(
         if len(distinct) < 2:
             continue
         scores = predicted[b] if predicted else ()
-        k = min(labels.candidates, len(distinct))
+        k = min(labels.candidates[n % len(labels.candidates)], len(distinct))
         chance = python_stream(config.seed, iteration, "select", prompt.id, n)
         choice = choose(distinct, scores, k, labels.selector, labels.random_share, chance)
         foreseen = tuple(scores[position] for position in choice.positions) if scores else ()

@@ -54,8 +54,8 @@ class OracleConfig:
 class LabelConfig:
     """What is asked in each iteration, and who answers.
 
-    slates: slates of `candidates` responses asked about in each iteration (in the first, `first_slates` if given;
-    more than there are prompts means several slates of one prompt). heldout_share: the share of slates whose
+    slates: how many are asked about in each iteration (in the first, `first_slates` if given). candidates: their
+    sizes, taken in turn: [2, 4] makes pairs and rankings of four. heldout_share: the share of slates whose
     prompts are held out; they measure the reward model and never train it. selector: "large_gap" prefers
     candidates whose predicted scores lie far apart, with `random_share` of the slates drawn at random all the same.
     humans: publish the slates in the browser. wait_for_humans: labels by people to wait for in each iteration.
@@ -64,7 +64,7 @@ class LabelConfig:
 
     slates: Positive = 12
     first_slates: Positive | None = None
-    candidates: Annotated[int, Field(ge=2, le=MAX_CANDIDATES)] = 4
+    candidates: Annotated[tuple[Annotated[int, Field(ge=2, le=MAX_CANDIDATES)], ...], Field(min_length=1)] = (4,)
     heldout_share: Share = 0.25
     selector: Literal["random", "large_gap"] = "random"
     random_share: Share = 0.2
@@ -154,15 +154,20 @@ def parse_run(data: dict[str, Any], source: str = "the run") -> RunConfig:
         config.make_recipe()
     except UserError as error:
         raise UserError(f"{source}: [recipe] {error}") from error
-    if config.labels.candidates > config.sampling.responses:
+    if max(config.labels.candidates) > config.sampling.responses:
         raise UserError(
-            f"{source}: labels.candidates = {config.labels.candidates} is more than sampling.responses = "
+            f"{source}: labels.candidates = {list(config.labels.candidates)} asks for more than sampling.responses = "
             f"{config.sampling.responses}: lower the first or raise the second"
         )
     if not (config.labels.humans or config.labels.judges or config.labels.oracle):
         raise UserError(f"{source}: nobody labels: set labels.humans, labels.judges or [labels.oracle]")
     if config.labels.wait_for_humans and not config.labels.humans:
         raise UserError(f"{source}: labels.wait_for_humans needs labels.humans = true")
+    if config.labels.wait_for_humans > config.labels.slates:
+        raise UserError(
+            f"{source}: labels.wait_for_humans = {config.labels.wait_for_humans} is more than labels.slates = "
+            f"{config.labels.slates}: lower the first or raise the second"
+        )
     return config
 
 

@@ -1,0 +1,328 @@
+"""The composition root and the `prefloop` command: serve · judge · loop · import · export · report · demo.
+
+Each command wires packages together and holds no logic of its own. Heavy libraries load only in the command
+that uses them, so that `prefloop --help` is instant.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from labeling.records import Annotator, Candidate, LabeledSlate, Prompt, Slate, UserError
+
+if TYPE_CHECKING:
+    from labeling.store import Store
+    from rlhf.loop_steps import GoldFn
+    from rlhf.run_config import RunConfig
+
+HERE = Path(__file__).resolve().parent
+# In a checkout the data lies beside this file; in an installed wheel under a name that cannot clash.
+DATA = HERE / "data" if (HERE / "data" / "prompts.jsonl").exists() else HERE / "prefloop_data"
+LOOPBACK, PORT = "127.0.0.1", 7860
+POLL_SECONDS = 1.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command. Returns 0, 2 for a mistake of the user's (one line on stderr), 130 when stopped."""
+    options = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGINT, _stop)
+    try:
+        options.command(options)
+    except UserError as error:
+        print(f"prefloop: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _stop(*_: object) -> None:
+    """Stop once: a second signal (Ctrl-C reaches every process of a terminal) must not break the clean-up."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="prefloop", description="Compare, learn, improve: one live loop.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, command: Callable[[argparse.Namespace], None], what: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=what, description=what)
+        sub.set_defaults(command=command)
+        default = "prefloop-demo" if name == "demo" else "."
+        sub.add_argument(
+            "--project", type=Path, default=Path(default), help=f"the project's folder (default {default})"
+        )
+        return sub
+
+    def add_address(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--host", default=LOOPBACK, help=f"address to listen on (default {LOOPBACK})")
+        sub.add_argument("--port", type=_port, default=PORT, help=f"port to listen on (default {PORT})")
+
+    def add_run(sub: argparse.ArgumentParser, name: str, **more: Any) -> None:
+        sub.add_argument(name, help="a run file, or the name of a shipped one", **more)
+        sub.add_argument(
+            "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the run file"
+        )
+
+    sub = add("demo", demo, "the whole loop on shipped prompts: web app, judge and training")
+    add_address(sub)
+    add_run(sub, "--run", default="demo")
+    add_address(add("serve", serve, "the web app: compare in a browser, watch runs live"))
+    sub = add("judge", judge, "let an AI judge label the slates of a project")
+    sub.add_argument("--judge", required=True, help="a judge file, or the name of a shipped one")
+    sub.add_argument("--limit", type=_count, help="label at most so many slates")
+    sub = add("loop", loop, "run the online loop: sample, ask, refit, improve")
+    add_run(sub, "run")
+    sub.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    sub = add("import", import_, "import prompts, pairs or labels from JSONL (creates the project)")
+    sub.add_argument("file", type=Path)
+    sub.add_argument("--split", choices=("train", "heldout"), help="put every prompt into this split")
+    sub = add("export", export, "export prompts, labels or chosen/rejected pairs as JSONL")
+    sub.add_argument("file", type=Path)
+    sub.add_argument("--what", choices=("prompts", "labels", "pairs"), default="pairs")
+    sub.add_argument("--split", choices=("train", "heldout"), help="only this split")
+    sub = add("report", report, "write a run as one self-contained HTML file")
+    sub.add_argument("file", type=Path)
+    sub.add_argument("--run", help="the run's name (default: the newest)")
+    return parser
+
+
+def _port(text: str) -> int:
+    if not text.isdigit() or not 0 < int(text) < 65536:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port: give a number from 1 to 65535")
+    return int(text)
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a count: give a whole number from 1")
+    return int(text)
+
+
+def _shipped(kind: str, name: str) -> Path:
+    """The file that `name` means: a path if it looks like one, else a shipped file of that kind."""
+    if name.endswith(".toml") or "/" in name:
+        return Path(name)
+    path = DATA / kind / f"{name}.toml"
+    if not path.exists():
+        known = ", ".join(sorted(p.stem for p in (DATA / kind).glob("*.toml")))
+        raise UserError(f"there is no shipped file {name!r} in {kind}: give a path ending in .toml, or one of {known}")
+    return path
+
+
+def serve(options: argparse.Namespace) -> None:
+    """Serve the web app until it is stopped."""
+    from labeling.service import serve as serve_app
+    from labeling.store import Store
+
+    serve_app(Store(options.project), options.host, options.port)
+
+
+def import_(options: argparse.Namespace) -> None:
+    """Import a JSONL file into the project."""
+    from labeling.exchange import import_file
+    from labeling.store import Store
+
+    print(import_file(Store(options.project, create=True), options.file, options.split))
+
+
+def export(options: argparse.Namespace) -> None:
+    """Export the project's records to a JSONL file."""
+    from labeling.exchange import export_file
+    from labeling.store import Store
+
+    print(export_file(Store(options.project), options.file, options.what, options.split))
+
+
+def report(options: argparse.Namespace) -> None:
+    """Write the report of a run."""
+    from labeling.report import write_report
+    from labeling.store import Store
+
+    print(f"wrote {write_report(Store(options.project), options.run, options.file)}")
+
+
+def judge(options: argparse.Namespace) -> None:
+    """Let a judge label the slates that wait for it."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from judges.batch import label_slates, waiting
+    from judges.config import load_judge
+    from labeling.store import Store
+
+    judge = load_judge(_shipped("judges", options.judge), DATA / "rubrics")
+    store = Store(options.project)
+    judge.check()
+    todo = waiting(store.slates(), store.labels(annotator=judge.annotator.id))[: options.limit]
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns) as progress:
+        task = progress.add_task(judge.annotator.id, total=len(todo))
+        outcomes = label_slates(judge, todo, store, lambda _: progress.advance(task))
+    print(f"{judge.annotator.id}: " + (", ".join(f"{n} {o}" for o, n in outcomes.items()) or "nothing left to label"))
+
+
+def loop(options: argparse.Namespace) -> None:
+    """Run the online loop of a run file."""
+    from labeling.store import RunEvent, Store
+    from rlhf.run_config import load_run
+    from rlhf.run_log import provenance, run_folder
+    from rlhf.terminal_view import TerminalView
+
+    path = _shipped("runs", options.run)
+    config = load_run(path, tuple(options.set))
+    store = Store(options.project)
+    view = TerminalView(config.iterations)
+
+    def emit(iteration: int, kind: str, data: Mapping[str, Any]) -> None:
+        view.show(iteration, kind, data)
+        store.add_event(RunEvent(config.name, iteration, kind, data))
+
+    folder = options.project / "runs" / config.name
+    with run_folder(folder, config):
+        sources = [*(["human"] if config.labels.humans else []), *config.labels.judges]
+        sources += ["oracle"] if config.labels.oracle else []
+        told = {"recipe": config.recipe["name"], "model": config.model.name, "seed": config.seed, "sources": sources}
+        emit(0, "run", {**told, "iterations": config.iterations, "config": config.to_dict(), **provenance(HERE)})
+        reason, message = "failed", "an internal error; the terminal says more"
+        try:
+            _run(config, path, store, emit, options.resume)
+            reason, message = "finished", f"{config.iterations} iterations"
+        except UserError as error:
+            message = str(error)
+            raise
+        except KeyboardInterrupt:
+            reason, message = "stopped", "go on with --resume"
+            raise
+        finally:
+            view.close()
+            store.add_event(RunEvent(config.name, 0, "end", {"reason": reason, "message": message}))
+            print(f"{config.name}: {reason} ({message})")
+
+
+def _run(
+    config: RunConfig,
+    path: Path,
+    store: Store,
+    emit: Callable[[int, str, Mapping[str, Any]], None],
+    resume: bool,
+) -> None:
+    """Hand the loop its surroundings: the store, the judges, people, the simulated annotator and the gold rubric."""
+    from judges.batch import label_slates
+    from judges.config import load_judge
+    from judges.rubric import load_rubric, score
+    from rlhf.online_loop import Surroundings, run_loop
+
+    def beside(name: str) -> str:
+        return str(path.parent / name) if name.endswith(".toml") else name
+
+    judges = [load_judge(_shipped("judges", beside(name)), DATA / "rubrics") for name in config.labels.judges]
+    for judge in judges:
+        judge.check()
+        store.add_annotator(judge.annotator)
+    rubric = load_rubric(beside(config.evaluation.gold), DATA / "rubrics")
+
+    def gold(pairs: Sequence[tuple[Prompt, Candidate]]) -> list[float | None]:
+        return [score(rubric, prompt, candidate) for prompt, candidate in pairs]
+
+    def ask(iteration: int, slates: Sequence[Slate]) -> list[LabeledSlate]:
+        store.add_slates(slates)
+        for judge in judges:
+            label_slates(judge, slates, store)
+        if config.labels.oracle:
+            _ask_oracle(config, store, slates, gold)
+        _wait_for_people(config, store, slates)
+        return store.labeled_slates(run=config.name)
+
+    def kind_of(annotator: str) -> str:
+        return store.annotators()[annotator].kind
+
+    def fitted(iteration: int, client_keys: Sequence[str]) -> None:
+        store.add_fit(config.name, iteration, client_keys)
+
+    around = Surroundings(ask, gold, emit, fitted, kind_of)
+    run_loop(config, store.prompts(), around, store.project / "runs" / config.name, resume)
+
+
+def _ask_oracle(config: RunConfig, store: Store, slates: Sequence[Slate], gold: GoldFn) -> None:
+    """Have the simulated annotator answer, from the gold score that nobody else is trained on."""
+    from labeling.oracle import oracle_label
+
+    oracle = config.labels.oracle
+    assert oracle is not None
+    annotator = Annotator(f"oracle:{config.name}", "oracle", flip_rate=oracle.flip_rate)
+    store.add_annotator(annotator)
+    for slate in slates:
+        scores = [s or 0.0 for s in gold([(slate.prompt, c) for c in slate.candidates])]
+        noise = (oracle.temperature, oracle.flip_rate, oracle.random_labels)
+        store.add_labels([oracle_label(slate, scores, annotator, config.seed, *noise)])
+
+
+def _wait_for_people(config: RunConfig, store: Store, slates: Sequence[Slate]) -> None:
+    """Wait until people have answered as many of the slates as the run file asks for; by default none."""
+    wanted = min(config.labels.wait_for_humans, len(slates))
+    ids = {slate.id for slate in slates}
+    while wanted > sum(label.slate_id in ids for label in store.human_labels(config.name)):
+        time.sleep(POLL_SECONDS)
+
+
+def demo(options: argparse.Namespace) -> None:
+    """Make or reuse a project of shipped prompts, serve it, and run or resume the loop beside it."""
+    from labeling.exchange import import_file
+    from labeling.store import Store
+    from rlhf.run_config import load_run
+
+    run_file = _shipped("runs", options.run)
+    load_run(run_file, tuple(options.set))  # says what is wrong with it before anything starts
+    store = Store(options.project, create=True)
+    if not store.prompts():
+        print(import_file(store, DATA / "prompts.jsonl"))
+    me = [sys.executable, str(Path(__file__).resolve())]
+    project = ["--project", str(options.project)]
+    address = ["--host", options.host, "--port", str(options.port)]
+    settings = [part for override in options.set for part in ("--set", override)]
+    web = subprocess.Popen([*me, "serve", *project, *address])
+    training = None
+    try:
+        _wait_until_served(web, options.host, options.port)
+        training = subprocess.Popen([*me, "loop", str(run_file), "--resume", *project, *settings])
+        while training.poll() is None and web.poll() is None:
+            time.sleep(0.2)
+        if training.returncode == 0:
+            print("The run is finished; the pages stay up. Ctrl-C stops them.", flush=True)
+            web.wait()
+    finally:
+        for process in (training, web):
+            if process is not None and process.poll() is None:
+                process.send_signal(signal.SIGINT)
+        for process in (training, web):
+            if process is not None:
+                process.wait()
+    failed = next((p.returncode for p in (web, training) if p is not None and p.returncode), 0)
+    if failed:
+        sys.exit(failed)
+
+
+def _wait_until_served(web: subprocess.Popen[bytes], host: str, port: int) -> None:
+    """Return once the web app answers; leave with its exit status if it ends instead (it has said why)."""
+    while web.poll() is None:
+        try:
+            urllib.request.urlopen(f"http://{host}:{port}/api/progress", timeout=1).close()
+            return
+        except OSError:
+            time.sleep(0.1)
+    sys.exit(web.returncode)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
