@@ -302,6 +302,7 @@ class LabelPage {
       this.places.push([place]);
     }
     this.tieNext = false;
+    this.say("");
     this.render();
   }
 

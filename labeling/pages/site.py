@@ -14,7 +14,7 @@ from labeling.store import Store
 
 HERE = Path(__file__).parent
 BRAND = """
-.nav-holder nav { align-items: center; max-width: 1180px; margin: 0 auto; padding: 8px 16px; }
+.nav-holder nav { align-items: center; padding: 8px max(16px, 50vw - 590px); }
 .nav-holder nav::before { content: "Prefloop"; margin-right: auto; font-weight: 700; letter-spacing: -0.01em; }
 """
 ASSETS = {"label.js": "text/javascript", "label.css": "text/css"}
