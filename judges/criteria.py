@@ -17,7 +17,6 @@ from pydantic.dataclasses import dataclass
 from labeling.records import Candidate, Prompt
 
 STRICT = ConfigDict(extra="forbid")
-Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -36,8 +35,8 @@ FUNCTION_WORDS = frozenset(
 )
 REQUEST_WORDS = frozenset(
     """
-    answer briefly describe explain get give good go help know let list make name need please question sentence
-    sentences short suggest tell thing things use want way word words write
+    answer briefly describe explain five four get give good go help know let list make name need please question
+    sentence sentences short suggest tell thing things three two use want way word words write
     """.split()  # noqa: SIM905
 )
 REFUSALS = (
@@ -75,9 +74,9 @@ class Length:
     """Length in words n: 1 for least <= n <= most, n / least below, 1 - (n - most) / falloff above (not under 0)."""
 
     kind: Literal["length"]
-    weight: Weight
     least: Count
     most: Count
+    weight: Weight = 1.0
     falloff: Count = 30
 
     @model_validator(mode="after")
@@ -100,7 +99,7 @@ class NotRepetitive:
     """
 
     kind: Literal["not_repetitive"]
-    weight: Weight
+    weight: Weight = 1.0
     n: Count = 2
 
     def score(self, prompt: Prompt, candidate: Candidate) -> float:
@@ -118,7 +117,7 @@ class Sentiment:
     """
 
     kind: Literal["sentiment"]
-    weight: Weight
+    weight: Weight = 1.0
     enough: Annotated[float, Field(gt=-1, le=1)] = 0.8
 
     def score(self, prompt: Prompt, candidate: Candidate) -> float:
@@ -137,8 +136,8 @@ class OnPrompt:
     """
 
     kind: Literal["on_prompt"]
-    weight: Weight
-    overlap: Annotated[float, Field(gt=0, le=1)] = 0.4
+    weight: Weight = 1.0
+    overlap: Annotated[float, Field(gt=0, le=1)] = 0.3
     novelty: Annotated[float, Field(gt=0, le=1)] = 0.5
 
     def score(self, prompt: Prompt, candidate: Candidate) -> float:
@@ -155,7 +154,7 @@ class Finished:
     """Said to the end: ½ for stopping before the length limit, ½ for ending like a sentence."""
 
     kind: Literal["finished"]
-    weight: Weight
+    weight: Weight = 1.0
 
     def score(self, prompt: Prompt, candidate: Candidate) -> float:
         """See the class."""
@@ -168,7 +167,7 @@ class PlainWords:
     """Share of words of at most `letters` letters."""
 
     kind: Literal["plain_words"]
-    weight: Weight
+    weight: Weight = 1.0
     letters: Count = 9
 
     def score(self, prompt: Prompt, candidate: Candidate) -> float:
@@ -185,7 +184,7 @@ class Fluent:
     """
 
     kind: Literal["fluent"]
-    weight: Weight
+    weight: Weight = 1.0
     least: Annotated[float, Field(gt=0, lt=1)] = 0.3
     most: Annotated[float, Field(gt=0, lt=1)] = 0.65
 
@@ -207,7 +206,7 @@ class Avoids:
     """1 when none of the phrases occurs (in any case), else 0. Without `phrases`: the usual refusals."""
 
     kind: Literal["avoids"]
-    weight: Weight
+    weight: Weight = 1.0
     phrases: Annotated[tuple[str, ...], Field(min_length=1)] = REFUSALS
 
     def score(self, prompt: Prompt, candidate: Candidate) -> float:
@@ -220,8 +219,8 @@ class Mentions:
     """1 when at least one of the phrases occurs (in any case), else 0."""
 
     kind: Literal["mentions"]
-    weight: Weight
     phrases: Annotated[tuple[str, ...], Field(min_length=1)]
+    weight: Weight = 1.0
 
     def score(self, prompt: Prompt, candidate: Candidate) -> float:
         """See the class."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +20,7 @@ class Rubric:
     """What "better" means.
 
     instructions: for judges that are models. criteria: for the judge that needs none, and for gold scores.
+    gates: criteria that no other can make up for; their scores are factors, and their weights do not count.
     least_words: a shorter response has its score scaled by words / least_words, so an empty one gets 0.
     tie_margin: scores closer than this are tied. temperature: P(0 better) = σ((s0 - s1) / temperature).
     """
@@ -26,6 +28,7 @@ class Rubric:
     name: Annotated[str, Field(min_length=1)]
     instructions: Annotated[str, Field(min_length=1)]
     criteria: tuple[Criterion, ...] = ()
+    gates: tuple[Criterion, ...] = ()
     least_words: Annotated[int, Field(ge=1)] = 5
     tie_margin: Annotated[float, Field(ge=0, lt=1)] = 0.02
     temperature: Weight = 0.1
@@ -37,15 +40,15 @@ class Rubric:
 
 
 def score(rubric: Rubric, prompt: Prompt, candidate: Candidate) -> float:
-    """The rubric's score of one response, in [0, 1]: min(1, n / least_words) · Σ w_c·s_c / Σ w_c for n words.
+    """The rubric's score of one response of n words: min(1, n / least_words) · Π gates · Σ w_c·s_c / Σ w_c.
 
-    Deterministic, so it serves as gold. Raises UserError when the rubric has no criteria.
+    In [0, 1], and 0 without words. Deterministic, so it serves as gold. Raises UserError without criteria.
     """
     if not rubric.criteria:
         raise UserError(f"the rubric {rubric.name!r} has no [[criteria]]: add some, or use it with an endpoint judge")
-    total = sum(c.weight * c.score(prompt, candidate) for c in rubric.criteria)
+    mean = sum(c.weight * c.score(prompt, candidate) for c in rubric.criteria) / sum(c.weight for c in rubric.criteria)
     substance = clip01(len(words(candidate.text)) / rubric.least_words)
-    return substance * total / sum(c.weight for c in rubric.criteria)
+    return substance * mean * prod(gate.score(prompt, candidate) for gate in rubric.gates)
 
 
 def load_rubric(name_or_path: str, rubrics: Path) -> Rubric:
