@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from labeling.exchange import import_file
-from labeling.records import Candidate, Message, Prompt, UserError
+from labeling.records import Message, Prompt, UserError
 from labeling.store import Store
 
 
@@ -206,10 +206,19 @@ def test_an_annotator_keeps_its_weight_here_and_cannot_change_kind(store: Store,
     assert [label.client_key for label in store.labels()] == ["one", "two"]
 
 
-def test_candidate_zero_is_found_by_content(store: Store, tmp_path: Path) -> None:
-    """Whoever writes the pair down the other way round speaks of the same slate."""
-    import_file(store, write(tmp_path / "x.jsonl", {"prompt": "Tea?", "chosen": "A", "rejected": "B"}))
-    import_file(store, write(tmp_path / "y.jsonl", {"prompt": "Tea?", "chosen": "B", "rejected": "A"}))
-    (slate,) = store.slates()
-    assert set(slate.candidates) == {Candidate("A"), Candidate("B")}
-    assert {label.annotator for label in store.labels(slate_id=slate.id)} == {"import:x", "import:y"}
+def test_the_slate_is_the_same_whichever_response_was_chosen(store: Store, tmp_path: Path) -> None:
+    lines = [{"prompt": f"Question {n}?", "chosen": "A", "rejected": "B"} for n in range(20)]
+    import_file(store, write(tmp_path / "x.jsonl", *lines))
+    import_file(store, write(tmp_path / "y.jsonl", *({**line, "chosen": "B", "rejected": "A"} for line in lines)))
+    assert len(store.slates()) == 20
+    for labeled in store.labeled_slates():
+        assert {c.text for c in labeled.slate.candidates} == {"A", "B"}
+        assert {label.annotator for label in labeled.labels} == {"import:x", "import:y"}
+        assert {label.ranks for label in labeled.labels} == {(1, 2), (2, 1)}
+
+
+def test_what_only_one_side_was_asked_is_no_common_prompt(store: Store, tmp_path: Path) -> None:
+    asked, more = {"role": "user", "content": "a"}, {"role": "user", "content": "b"}
+    answer = {"role": "assistant", "content": "c"}
+    file = write(tmp_path / "x.jsonl", {"chosen": [asked, more, answer], "rejected": [asked, answer]})
+    assert [line for line, _ in import_file(store, file).skipped] == [1]
