@@ -65,6 +65,10 @@ class ExportReport:
     lines: int
     ties: int = 0
 
+    def __str__(self) -> str:
+        left_out = f"; {self.ties} pairs left out because nobody came out ahead" if self.ties else ""
+        return f"{self.lines} lines written{left_out}"
+
 
 def import_file(store: Store, path: Path, split: Split | None = None, heldout_share: float = 0.2) -> ImportReport:
     """Import a file of prompts, pairs or labels (.jsonl, plain or gzipped).

@@ -95,6 +95,7 @@ def test_pairs_have_the_conversational_shape_that_trl_reads(full: Store, tmp_pat
     report = export_file(full, tmp_path / "pairs.jsonl", "pairs")
     lines = [json.loads(line) for line in (tmp_path / "pairs.jsonl").read_text().split("\n")[:-1]]
     assert (report.lines, report.ties) == (len(lines), 1) == (6, 1)  # the pair, and C(4, 2) = 6 with one tie
+    assert str(report) == "6 lines written; 1 pairs left out because nobody came out ahead"
     assert lines[0] == {
         "prompt": [{"role": "user", "content": "Tea?"}],
         "chosen": [{"role": "assistant", "content": "Yes."}],
