@@ -30,7 +30,7 @@ class LabelPage {
     this.tieNext = false;
     this.busy = false;
     this.tabs = { pairs: this.tab("pairs", "Pairs"), rankings: this.tab("rankings", "Rankings") };
-    this.count = h("span", { class: "count", "data-test": "count" });
+    this.count = h("span", { class: "count" });
     this.nameBox = h("input", {
       "aria-label": "Your name", value: this.name, maxlength: 64, spellcheck: false, size: 10,
       onchange: () => this.rename(), onkeydown: (e) => e.key === "Enter" && this.nameBox.blur(),
@@ -177,7 +177,7 @@ class LabelPage {
   nothing() {
     const other = this.mode === "pairs" ? "rankings" : "pairs";
     const waiting = this.waiting[other];
-    return h("div", { class: "nothing", "data-test": "nothing" },
+    return h("div", { class: "nothing" },
       h("h2", {}, "Nothing to label right now"),
       h("p", {}, "New comparisons appear here by themselves as soon as a run asks for them."),
       waiting ? button(`${waiting} ${other} waiting`, "", () => this.turnTo(other), "primary") : "");
@@ -191,7 +191,7 @@ class LabelPage {
       if (pair) once(event, () => this.choose(place));
       else this.place(place);
     };
-    return h("article", { class: `card${rank ? " placed" : ""}`, "data-place": place, onclick: choose },
+    return h("article", { class: `card${rank ? " placed" : ""}`, onclick: choose },
       h("div", { class: "cardhead" },
         h("kbd", { class: "big" }, key),
         h("span", { class: "title" }, pair ? `Answer ${key}` : rank ? ordinal(rank) : "not ranked"),
@@ -223,7 +223,7 @@ class LabelPage {
       strip.push(h("span", { class: "next" }, `${next} ${this.places.length ? "next best" : "press the letter of the best answer"} …`));
     }
     return [
-      h("div", { class: "strip", "data-test": "strip" }, h("span", { class: "best" }, "best"), ...strip),
+      h("div", { class: "strip" }, h("span", { class: "best" }, "best"), ...strip),
       this.undoBar(),
       h("div", { class: "main" },
         button("Tie with next", "=", () => this.tie(), this.tieNext ? "on" : ""),

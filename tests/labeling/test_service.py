@@ -1,0 +1,387 @@
+"""The labeling routes: one answer is one label, of exactly what was shown, whatever the client sends."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import urllib.request
+from itertools import count
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from labeling.assignment import display_order, ranks_of_candidates
+from labeling.records import Annotator, Candidate, Lineage, Message, Prompt, Slate, UserError
+from labeling.service import api, serve
+from labeling.store import Store
+
+KEYS = (f"test-key-{n}" for n in count())
+
+
+def slate(name: str, k: int = 2) -> Slate:
+    texts = tuple(Candidate(f"{name} {n}", f"secret-policy-{n}", n > 0) for n in range(k))
+    lineage = Lineage("secret-run", 7, "secret-selector", 0.125, "secret-rm", tuple(float(n) for n in range(k)))
+    return Slate(Prompt((Message("user", f"question {name}"),), category="secret-category"), texts, lineage)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "project", create=True)
+
+
+@pytest.fixture
+def client(store: Store) -> TestClient:
+    return TestClient(api(store), base_url="http://127.0.0.1:7860", raise_server_exceptions=False)
+
+
+def post(client: TestClient, route: str, status: int = 200, **body: Any) -> dict[str, Any]:
+    reply = client.post(f"/api/{route}", json=body)
+    assert reply.status_code == status, reply.text
+    return reply.json()
+
+
+def submission(lease: dict[str, Any], ranks: list[int] | None = None, **more: Any) -> dict[str, Any]:
+    """What the page sends when the person answers this lease."""
+    outcome = "skip" if ranks is None else "ranked"
+    return {"client_key": next(KEYS), "slate": lease["slate"], "outcome": outcome, "ranks": ranks, **more}
+
+
+def only_error(reply: Any) -> str:
+    """The one line of an error reply."""
+    body = reply.json()
+    assert list(body) == ["error"]
+    assert "\n" not in body["error"]
+    return body["error"]
+
+
+# The rules of assignment
+
+
+def test_ranks_of_places_become_ranks_of_candidates():
+    # Shown from left to right: candidates 2, 0, 1. The middle one is best, the outer ones tie.
+    assert ranks_of_candidates([2, 1, 2], (2, 0, 1)) == (1, 2, 2)
+    with pytest.raises(ValueError, match="zip"):
+        ranks_of_candidates([1, 2], (2, 0, 1))
+
+
+def test_every_order_is_shown_equally_often():
+    # 6,000 draws of 6 orders: each 1,000 times, standard deviation sqrt(6000 * 1/6 * 5/6) = 29; 5 of them allowed.
+    random = Random(0)
+    drawn = [display_order(3, random) for _ in range(6000)]
+    assert len(set(drawn)) == 6
+    assert all(abs(drawn.count(order) - 1000) < 150 for order in set(drawn))
+
+
+# Lease, submit, undo
+
+
+@pytest.mark.parametrize("k", [2, 3, 9])
+def test_an_answer_names_the_texts_that_were_on_the_screen(client, store, k):
+    store.add_slates(slate(f"s{n}", k) for n in range(12))
+    mode = "pairs" if k == 2 else "rankings"
+    lease, orders = post(client, "lease", mode=mode)["lease"], set()
+    while lease:
+        best_first = sorted(range(k), key=lambda place: lease["candidates"][place]["text"], reverse=True)
+        ranks = [best_first.index(place) + 1 for place in range(k)]
+        lease = post(client, "submit", **submission(lease, ranks, mode=mode))["lease"]
+    for labeled in store.labeled_slates():
+        (label,) = labeled.labels
+        # The texts of slate() sort by their candidate's number, and the highest number was preferred.
+        assert label.ranks == tuple(range(k, 0, -1))
+        orders.add(label.order)
+    assert len(store.labels()) == 12
+    assert len(orders) > 1  # the chance of one order in 12 draws of a pair is 1/2048
+
+
+def test_a_lease_is_blind(client, store):
+    store.add_slates([slate("a")])
+    reply = post(client, "lease")
+    assert "secret" not in json.dumps(reply)
+    assert set(reply["lease"]) == {"slate", "prompt", "candidates"}
+    assert reply["lease"]["prompt"] == [{"role": "user", "content": "question a"}]
+    assert sorted((c["text"], c["finished"]) for c in reply["lease"]["candidates"]) == [("a 0", False), ("a 1", True)]
+
+
+def test_the_retry_of_a_lost_reply_is_the_same_label(client, store):
+    store.add_slates([slate("a"), slate("b")])
+    answer = submission(post(client, "lease")["lease"], [1, 2], seconds=2.5)
+    first, retry = (post(client, "submit", **answer) for _ in range(2))
+    assert (first.pop("added"), retry.pop("added")) == (True, False)
+    assert first == retry
+    assert len(store.labels(history=True)) == 1
+
+
+def test_five_answers_at_once_with_one_key_are_one_label(client, store):
+    store.add_slates([slate("a"), slate("b")])
+    answer = submission(post(client, "lease")["lease"], [2, 1])
+    replies: list[dict[str, Any]] = []
+    senders = [threading.Thread(target=lambda: replies.append(post(client, "submit", **answer))) for _ in range(5)]
+    for sender in senders:
+        sender.start()
+    for sender in senders:
+        sender.join()
+    assert sorted(reply["added"] for reply in replies) == [False] * 4 + [True]
+    assert len(store.labels(history=True)) == 1
+
+
+def test_two_open_pages_cannot_answer_one_lease_twice(client, store):
+    store.add_slates([slate("a")])
+    lease = post(client, "lease")["lease"]
+    post(client, "submit", **submission(lease, [1, 2]))
+    assert "answered already" in post(client, "submit", 409, **submission(lease, [2, 1]))["error"]
+    assert len(store.labels(history=True)) == 1
+
+
+def test_a_key_used_for_another_answer_is_a_conflict(client, store):
+    store.add_slates([slate("a")])
+    answer = submission(post(client, "lease")["lease"], [1, 2])
+    post(client, "submit", **answer)
+    assert "already used for another answer" in post(client, "submit", 409, **{**answer, "ranks": [2, 1]})["error"]
+
+
+def test_what_was_never_leased_cannot_be_answered(client, store):
+    store.add_slates([slate("a")])
+    lease = post(client, "lease", annotator="ann")["lease"]
+    for body in (submission(lease, [1, 2], annotator="eve"), submission({"slate": f"slate_{'0' * 16}"}, [1, 2])):
+        assert "not open for you" in post(client, "submit", 409, **body)["error"]
+    assert store.labels(history=True) == []
+
+
+def test_a_late_answer_counts_although_its_lease_ran_out(client, store, monkeypatch):
+    store.add_slates([slate("a")])
+    monkeypatch.setattr("labeling.service.LEASE_SECONDS", -1.0)
+    lease = post(client, "lease")["lease"]
+    assert post(client, "submit", **submission(lease, [1, 1]))["added"]
+
+
+def test_undo_gives_the_same_slate_back_in_the_same_order(client, store):
+    store.add_slates([slate("a"), slate("b")])
+    shown = post(client, "lease")["lease"]
+    post(client, "submit", **submission(shown, [1, 2]))
+    undo = {"client_key": next(KEYS)}
+    replies = [post(client, "undo", **undo) for _ in range(2)]
+    assert [(reply["taken_back"], reply["lease"], reply["yours"]) for reply in replies] == [
+        (True, shown, 0),
+        (False, shown, 0),
+    ]
+    assert [label.outcome for label in store.labels(history=True)] == ["ranked", "undone"]
+    post(client, "submit", **submission(shown, [2, 1]))
+    assert [label.ranks is not None for label in store.labels()] == [True]
+    assert "nothing to take back" in post(client, "undo", 409, client_key=next(KEYS), mode="rankings")["error"]
+
+
+@pytest.mark.parametrize("outcome", ["both_bad", "skip"])
+def test_what_is_no_ranking_is_kept_as_what_it_is(client, store, outcome):
+    store.add_slates([slate("a")])
+    post(client, "submit", **{**submission(post(client, "lease")["lease"]), "outcome": outcome})
+    assert [(label.outcome, label.ranks) for label in store.labels()] == [(outcome, None)]
+    assert store.labeled_slates()[0].preferences == ()
+
+
+def test_a_person_cannot_label_as_a_judge_nor_change_a_weight(client, store):
+    store.add_slates([slate("a")])
+    store.add_annotator(Annotator("criteria", "judge"))
+    store.add_annotator(Annotator("human:criteria", "human", weight=0.25))
+    post(
+        client,
+        "submit",
+        **submission(post(client, "lease", annotator="criteria")["lease"], [1, 2], annotator="criteria"),
+    )
+    assert store.counts() == {"human:criteria": 1}
+    assert store.annotators()["human:criteria"].weight == 0.25
+
+
+def test_progress_counts_by_annotator(client, store):
+    store.add_slates([slate("a"), slate("b"), slate("c", 4)])
+    post(client, "submit", **submission(post(client, "lease", annotator="ann")["lease"], [1, 2], annotator="ann"))
+    assert client.get("/api/progress?annotator=ann").json() == {
+        "labels": 1,
+        "annotators": {"human:ann": 1},
+        "yours": 1,
+        "waiting": {"pairs": 1, "rankings": 1},
+    }
+
+
+# Bad input
+
+
+GOOD = {"client_key": "good-key-1", "slate": f"slate_{'0' * 16}", "outcome": "ranked", "ranks": [1, 2]}
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"client_key": "short"}, "client_key"),
+        ({"client_key": "key with \ud800"}, "client_key"),
+        ({"slate": "slate_x'; DROP TABLE label"}, "slate"),
+        ({"annotator": "judge:j"}, "annotator"),
+        ({"annotator": ""}, "annotator"),
+        ({"annotator": "x" * 65}, "annotator"),
+        ({"annotator": "a\nb"}, "annotator"),
+        ({"mode": "triples"}, "mode"),
+        ({"outcome": "undone"}, "outcome"),
+        ({"outcome": "skip"}, "ranks are given exactly when"),
+        ({"ranks": None}, "ranks are given exactly when"),
+        ({"ranks": [1, 2.5]}, "ranks.1"),
+        ({"ranks": [True, 2]}, "ranks.0"),
+        ({"ranks": [0, 1]}, "ranks.0"),
+        ({"ranks": list(range(1, 11))}, "ranks"),
+        ({"seconds": -1}, "seconds"),
+        ({"seconds": float("nan")}, "seconds"),
+        ({"order": [0, 1]}, "order"),
+        ({"supersedes": "x"}, "supersedes"),
+        ({"\ud800": 1}, "unicode"),
+    ],
+)
+def test_a_bad_answer_is_refused_with_the_name_of_the_field(client, store, change, complaint):
+    store.add_slates([slate("a")])
+    reply = client.post(
+        "/api/submit", content=json.dumps({**GOOD, **change}), headers={"content-type": "application/json"}
+    )
+    assert reply.status_code == 422
+    assert complaint in only_error(reply)
+    assert store.labels(history=True) == []
+
+
+@pytest.mark.parametrize("ranks", [[1, 2, 3], [2, 3]])
+def test_ranks_that_do_not_fit_the_slate_are_refused(client, store, ranks):
+    store.add_slates([slate("a")])
+    lease = post(client, "lease")["lease"]
+    assert "ranks" in post(client, "submit", 422, **submission(lease, ranks))["error"]
+    assert post(client, "submit", **submission(lease, [1, 2]))["added"]  # the lease survived it
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[1]", b"\xff\xfe", b'"' * 9, b"[" * 60_000, b"9" * 6000, b'{"client_key": 1}']
+)
+def test_what_is_no_request_is_refused(client, body):
+    for route in ("lease", "submit", "undo"):
+        reply = client.post(f"/api/{route}", content=body, headers={"content-type": "application/json"})
+        assert reply.status_code in (400, 422)
+        assert only_error(reply)
+
+
+def test_a_huge_body_is_refused_whether_it_says_its_length_or_not(client):
+    for content in (b"x" * 70_000, iter([b"x" * 1000] * 70)):
+        reply = client.post("/api/submit", content=content, headers={"content-type": "application/json"})
+        assert (reply.status_code, only_error(reply)) == (413, "the request is longer than 64 kB")
+
+
+def test_unknown_routes_and_methods_answer_in_json(client):
+    assert (client.get("/api/nothing").status_code, only_error(client.get("/api/nothing"))) == (404, "Not Found")
+    assert (client.get("/api/lease").status_code, only_error(client.get("/api/lease"))) == (405, "Method Not Allowed")
+
+
+def test_a_store_in_trouble_is_a_retry_and_not_a_crash(client, store, monkeypatch):
+    def full(*_: Any) -> None:
+        raise UserError("the disk is full: free some space")
+
+    monkeypatch.setattr(store, "answer_lease", full)
+    assert post(client, "submit", 503, **GOOD)["error"] == "the disk is full: free some space"
+
+
+# Other web sites
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": "http://evil.example"},
+        {"origin": "null"},
+        {"origin": "http://127.0.0.1:9999"},
+        {"origin": "http://[bad"},
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site"},
+        {"host": "evil.example:7860"},
+        {"host": "127.0.0.1.evil.example"},
+        {"host": "192.168.0.2:7860"},
+        {"host": ""},
+        {"host": "[::1"},
+    ],
+)
+def test_another_site_cannot_write(client, store, headers):
+    store.add_slates([slate("a")])
+    answer = submission(post(client, "lease")["lease"], [1, 2])
+    reply = client.post("/api/submit", json=answer, headers=headers)
+    assert reply.status_code == 403
+    assert only_error(reply)
+    assert "access-control-allow-origin" not in reply.headers
+    assert store.labels(history=True) == []
+
+
+def test_a_form_of_another_site_needs_no_preflight_and_is_refused_all_the_same(client, store):
+    reply = client.post("/api/lease", content="{}", headers={"content-type": "text/plain"})
+    assert reply.status_code == 422
+    assert store.annotators() == {}
+
+
+def test_a_rebound_name_cannot_even_read(client):
+    assert client.get("/api/progress", headers={"host": "evil.example"}).status_code == 403
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:7860", "localhost:7860", "[::1]:7860", "localhost"])
+def test_our_own_pages_can_write(client, host):
+    headers = {"host": host, "origin": f"http://{host}", "sec-fetch-site": "same-origin"}
+    reply = client.post("/api/lease", json={}, headers=headers)
+    assert reply.status_code == 200
+    assert "frame-ancestors 'none'" in reply.headers["content-security-policy"]
+
+
+# Serving
+
+SERVER = "import sys; from labeling.service import serve; from labeling.store import Store;"
+SERVER += "serve(Store(sys.argv[1]), '127.0.0.1', 0); print('closed', 'gradio' in sys.modules)"
+
+
+TAKEN = """
+import sys
+from labeling.records import UserError
+from labeling.service import serve
+from labeling.store import Store
+try:
+    serve(Store(sys.argv[1]), "127.0.0.1", int(sys.argv[2]))
+except UserError as error:
+    print(error, "gradio" in sys.modules)
+"""
+
+
+def test_a_taken_port_is_one_line_before_gradio_loads(store):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        command = [sys.executable, "-c", TAKEN, str(store.project), str(port)]
+        said = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    line = f"port {port} on 127.0.0.1 is taken: stop the other program or choose another with --port False\n"
+    assert (said.stdout, said.stderr) == (line, "")
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "complaint"), [("0.0.0.0", 7860, "SSH tunnel"), ("127.0.0.1", 70000, "--port")]
+)
+def test_an_address_that_cannot_be_served_is_one_line(store, host, port, complaint):
+    with pytest.raises(UserError, match=complaint):
+        serve(store, host, port)
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_it_says_where_it_is_and_stops_without_a_complaint(store, stop):
+    command = [sys.executable, "-c", SERVER, str(store.project)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            line = server.stdout.readline()
+            address = re.fullmatch(r"Prefloop is at (http://127\.0\.0\.1:\d+)  \(Ctrl-C stops it\)\n", line)[1]
+            with urllib.request.urlopen(f"{address}/api/progress", timeout=10) as reply:
+                assert json.load(reply)["labels"] == 0
+            for page in ("/", "/live"):
+                with urllib.request.urlopen(address + page, timeout=10) as reply:
+                    assert b"gradio" in reply.read()
+        finally:
+            server.send_signal(stop)
+        assert (server.communicate(timeout=20), server.returncode) == (("closed True\n", ""), 0)
