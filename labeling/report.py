@@ -34,17 +34,17 @@ def write_report(store: Store, run: str | None, path: str | Path) -> Path:
     if name not in runs:
         raise UserError(f"{store.project} holds no run {name!r}: it has {', '.join(runs)}")
     view = fold(RunView(name), store.events(name))
-    return _write(Path(path), report(view, store.human_labels(name), time.time()))
+    return _write(Path(path), report(view, store.human_labels(name)))
 
 
-def report(view: RunView, labels: list[HumanLabel], now: float) -> str:
-    """The report as HTML text."""
+def report(view: RunView, labels: list[HumanLabel]) -> str:
+    """The report as HTML text; it tells the run as it stood at its last event, whenever it is read."""
     told = time.strftime("%Y-%m-%d %H:%M", time.localtime(view.reported))
     subtitle = f"Prefloop run report · last event {told} · intervals are 95 % confidence intervals"
     parts = [
-        run_panels.status(view, now),
+        run_panels.status(view, view.reported),
         run_panels.plots(view),
-        run_panels.people(view, labels, {}),
+        run_panels.people(view, labels, {}, title="Labels from people"),
         run_panels.samples(view),
         run_panels.sources(view),
         run_panels.by_iteration("Held-out evaluations", view.evaluations),

@@ -30,7 +30,7 @@ class Chart:
 
 
 def plain(value: float | None, signed: bool = False) -> str:
-    """A number for people: three significant digits, a true minus, thousands set apart; `–` when unknown."""
+    """A number for people: three significant digits (whole numbers whole), a true minus, thousands set apart; `–` when unknown."""
     if value is None or not math.isfinite(value):
         return "–"
     size = abs(value)
@@ -40,10 +40,10 @@ def plain(value: float | None, signed: bool = False) -> str:
         mantissa, exponent = f"{size:.1e}".split("e")
         superscript = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
         text = f"{mantissa}·10{superscript}"
-    elif float(size).is_integer():
+    elif size == 0 or isinstance(value, int):
         text = f"{size:.0f}"
     else:
-        digits = max(0, 2 - math.floor(math.log10(size))) if size else 0
+        digits = max(0, 2 - math.floor(math.log10(size)))
         text = f"{size:.{digits}f}"
     negative = value < 0 and any(c in "123456789" for c in text)
     return ("−" if negative else "+" if signed else "") + text

@@ -208,7 +208,7 @@ def _plot(title: str, chart: Chart, note: str, share: bool = False) -> str:
 # People's labels
 
 
-def people(view: RunView, labels: Sequence[HumanLabel], prompts: Mapping[str, str]) -> str:
+def people(view: RunView, labels: Sequence[HumanLabel], prompts: Mapping[str, str], title: str = "Your labels") -> str:
     """How many labels people gave and what became of them; `prompts` holds the text of the recent ones by slate."""
     counts = tally(labels, view.fit_started)
     boxes = "".join(
@@ -227,7 +227,7 @@ def people(view: RunView, labels: Sequence[HumanLabel], prompts: Mapping[str, st
     rows = "".join(_recent(label, prompts[label.slate_id], view.fit_started) for label in recent)
     listed = f'<ul class="recent">{rows}</ul>' if rows else ""
     return (
-        f'<section class="card people"><h3>Your labels</h3><div class="counts">{boxes}</div>'
+        f'<section class="card people"><h3>{escape(title)}</h3><div class="counts">{boxes}</div>'
         f"{_fit_chips(counts)}{listed}{note}</section>"
     )
 
@@ -306,6 +306,13 @@ _NAMES = {
     "kl_per_token": "KL per token",
     "distinct_2": "Distinct 2-grams",
     "length": "Length, tokens",
+    "heldout_accuracy": "Held-out accuracy",
+    "heldout_log_loss": "Held-out log-loss",
+    "heldout_ece": "Held-out ECE",
+    "heldout_pairs": "Held-out pairs",
+    "proxy_heldout": "Held-out proxy",
+    "gold_heldout": "Held-out gold",
+    "reward_model_accuracy": "Reward-model accuracy",
 }
 
 

@@ -98,7 +98,7 @@ def number(data: Figures | None, key: str) -> float | None:
     value = (data or {}).get(key)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value) if math.isfinite(value) else None
+    return value if math.isfinite(value) else None
 
 
 def mapping(data: Figures | None, key: str) -> Figures:

@@ -191,6 +191,9 @@ def test_runs_come_with_the_last_to_report_first(store: Store) -> None:
         (-1.5, "−1.50"),
         (12345.6, "12\u202f346"),
         (3e-5, "3.0·10⁻⁵"),
+        (2.0, "2.00"),
+        (2, "2"),
+        (0.0425, "0.0425"),
         (0.0, "0"),
         (None, "–"),
         (float("inf"), "–"),
@@ -251,6 +254,7 @@ def test_hostile_text_is_shown_and_never_becomes_markup(store: Store, tmp_path: 
     label(store, "a", text=HOSTILE[:-1])
     (run,) = store.runs()
     html = "".join(pieces(Watch(store).look(run), 1e12).values())
+    html.encode("utf-8")  # a lone surrogate would not leave the server
     page = write_report(store, run, tmp_path / "r.html").read_text(encoding="utf-8")
     for text in (html, page):
         found = Elements(text)
