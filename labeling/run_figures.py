@@ -30,7 +30,7 @@ class Chart:
 
 
 def plain(value: float | None, signed: bool = False) -> str:
-    """A number for people: three significant digits (whole numbers whole), a true minus, thousands set apart; `–` when unknown."""
+    """A number for people: three significant digits, counts whole, a true minus; `–` when unknown."""
     if value is None or not math.isfinite(value):
         return "–"
     size = abs(value)
