@@ -213,19 +213,14 @@ def _read_body(body: bytes, seconds: float) -> Completion:
     choice, usage = completion.choices[0], completion.usage or _Usage()
     content = choice.logprobs.content if choice.logprobs else None
     return Completion(
-        text=_storable(choice.message.content),
-        finish_reason=_storable(choice.finish_reason),
-        refusal=_storable(choice.message.refusal),
+        text=choice.message.content or "",
+        finish_reason=choice.finish_reason or "",
+        refusal=choice.message.refusal or "",
         tokens=tuple((t.token, {a.token: a.logprob for a in t.top_logprobs}) for t in content or ()),
         prompt_tokens=usage.prompt_tokens,
         reply_tokens=usage.completion_tokens,
         seconds=seconds,
     )
-
-
-def _storable(text: str | None) -> str:
-    """Text that every database takes: lone surrogates become question marks."""
-    return (text or "").encode("utf-8", "replace").decode()
 
 
 async def probe(endpoint: Endpoint, key_source: str, file: str) -> None:

@@ -11,6 +11,8 @@ from judges.answer import Answer
 from judges.endpoint import Completion
 from judges.verdict import ANSWERS, TIE, Verdict, read_verdict
 
+ROUNDING = 1e-9
+
 
 @dataclass(frozen=True)
 class Reply:
@@ -113,11 +115,11 @@ def _mean_ranks(replies: Sequence[Reply], verdicts: Sequence[Verdict]) -> list[f
     return totals
 
 
-def weak_order(costs: Sequence[float], margin: float = 1e-9) -> tuple[int, ...]:
-    """Ranks 1, 2, … of the costs, lowest first. Within `margin` of its tier's best a cost ties with it."""
+def weak_order(costs: Sequence[float], margin: float = 0.0) -> tuple[int, ...]:
+    """Ranks 1, 2, … of the costs, lowest first. Less than `margin` from its tier's best, or equal, is a tie."""
     ranks, rank, best = [0] * len(costs), 0, -math.inf
     for position in sorted(range(len(costs)), key=lambda i: (costs[i], i)):
-        if costs[position] - best >= margin:
+        if costs[position] - best >= max(margin, ROUNDING):
             rank, best = rank + 1, costs[position]
         ranks[position] = rank
     return tuple(ranks)

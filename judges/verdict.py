@@ -23,7 +23,9 @@ STATED = re.compile(
     r"((?:(?:answer|response) )?(?:(?-i:[A-I](?:\s*[>=]\s*[A-I])*)|TIE|ABSTAIN)(?=[\s*.,;)]*(?:\n|$)))",
     re.IGNORECASE,
 )
-ALONE = re.compile(r"\W*((?:(?:answer|response) )?(?:[A-I](?:\s*[>=]\s*[A-I])*|TIE|ABSTAIN))\W*", re.IGNORECASE)
+ALONE = re.compile(
+    r"[\s*_\"'.()]*((?:(?:answer|response) )?(?:[A-I](?:\s*[>=]\s*[A-I])*|TIE|ABSTAIN))[\s*_\"'.()]*", re.IGNORECASE
+)
 NAMED = re.compile(r"(?:answer|response) ", re.IGNORECASE)
 RANKING = re.compile(r"[A-I](?:[>=][A-I])*")
 REFUSAL = re.compile(

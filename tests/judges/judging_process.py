@@ -1,0 +1,19 @@
+"""`python judging_process.py PROJECT JUDGE.toml`: label what waits, as a process that can be killed."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from judges.batch import label_slates
+from judges.config import load_judge
+from labeling.store import Store
+
+project, judge_file = sys.argv[1:]
+store = Store(project)
+try:
+    label_slates(
+        load_judge(Path(judge_file), Path("unused")), store.slates(), store, lambda label: print(label.slate_id)
+    )
+except KeyboardInterrupt:
+    sys.exit(130)

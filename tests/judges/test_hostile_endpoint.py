@@ -1,0 +1,205 @@
+"""Whatever an endpoint sends, a slate ends with a label or with a typed failure and its reason."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Reply, Scripted, completion, free_port
+
+from judges import endpoint_judge
+from judges.batch import label_slates, waiting
+from judges.config import load_judge
+from labeling.records import UserError
+from labeling.store import Store
+
+UNUSED = Path("unused")
+
+
+def prefers(word: str) -> Callable[[dict[str, Any], int], Reply]:
+    """A sound judge: names the letter under which the answer with `word` is shown."""
+
+    def reply(request: dict[str, Any], n: int) -> Reply:
+        shown = request["messages"][-1]["content"]
+        after_b = shown[shown.index("<<<ANSWER B") :]
+        return completion("[[B]]" if word in after_b else "[[A]]")
+
+    return reply
+
+
+def test_a_sound_judge_is_asked_both_ways_and_believed(
+    scripted: Scripted, judge_file: Callable[..., Path], store: Store
+) -> None:
+    scripted.reply = prefers("do not like")
+    judge = load_judge(judge_file(scripted.url), UNUSED)
+    assert label_slates(judge, store.slates(), store) == {"ranked": 6}
+    for label in store.labels(annotator=judge.annotator.id):
+        assert (label.ranks, label.probability) == ((2, 1), 0.0)
+    calls = store.judge_calls(judge.annotator.id).values()
+    assert len(scripted.requests) == len(calls) == 12
+    assert {call.prompt_tokens for call in calls} == {90}
+    orders = [tuple(json.loads(call.reply)["order"]) for call in calls]
+    assert orders.count((0, 1)) == orders.count((1, 0)) == 6
+
+    assert label_slates(judge, store.slates(), store) == {}
+    assert len(scripted.requests) == 12  # nothing is asked or billed again
+
+
+def test_log_probabilities_of_the_endpoint_become_the_label(
+    scripted: Scripted, judge_file: Callable[..., Path], store: Store
+) -> None:
+    top = [{"token": "A", "logprob": -0.2231436, "bytes": [65]}, {"token": "B", "logprob": -1.6094379, "bytes": [66]}]
+    scripted.reply = lambda request, n: completion("A", logprobs={"content": [{**top[0], "top_logprobs": top}]})
+    judge = load_judge(judge_file(scripted.url), UNUSED)
+    label_slates(judge, store.slates(), store)
+    label = store.labels(annotator=judge.annotator.id)[0]
+    assert label.ranks == (1, 1)  # it prefers the first place
+    assert label.probability == pytest.approx(0.5)  # (0.8 + 0.2) / 2
+    assert scripted.requests[0]["top_logprobs"] == 5
+
+
+@pytest.mark.parametrize(
+    ("reply", "outcome", "reason"),
+    [
+        (completion("Both are nice."), "parse_failure", "Both are nice."),
+        (completion(None), "parse_failure", "no text"),
+        (completion("I weigh", "length"), "truncated", "I weigh"),
+        (completion("x" * 500_000, "length"), "truncated", "xxx"),
+        (completion("I'm sorry, I can't."), "refused", "sorry"),
+        (completion("nul \x00 byte"), "parse_failure", "byte"),
+        (completion("half a character \ud800"), "endpoint_failure", "no chat completion"),
+        (Reply(b'{"choices": []}'), "endpoint_failure", "choices"),
+        (Reply(b'{"choices": [{"message": '), "endpoint_failure", "no chat completion"),
+        (Reply(b"<html>hello</html>", headers={"Content-Type": "text/html"}), "endpoint_failure", "no chat completion"),
+        (Reply(b'{"choices": "A"}'), "endpoint_failure", "choices"),
+        (Reply(b"[" * 100_000), "endpoint_failure", "no chat completion"),
+        (Reply(b" " * (5 << 20)), "endpoint_failure", "exceeds 4 MiB"),
+        (Reply(b'{"error": {"message": "out of\\nmemory"}}', 500), "endpoint_failure", "status 500: “out of memory”"),
+        (Reply(b'{"error": {"message": "too long"}}', 400), "endpoint_failure", "status 400: “too long”"),
+    ],
+)
+def test_a_useless_reply_is_a_typed_failure(
+    reply: Reply, outcome: str, reason: str, scripted: Scripted, judge_file: Callable[..., Path], store: Store
+) -> None:
+    scripted.reply = lambda request, n: reply
+    judge = load_judge(judge_file(scripted.url, max_retries=0), UNUSED)
+    slates = store.slates()[:1]
+    assert label_slates(judge, slates, store) == {outcome: 1}
+    (failed,) = store.labels(annotator=judge.annotator.id)
+    assert failed.ranks is None
+    assert reason in failed.reason
+    assert "\n" not in failed.reason
+    assert len(failed.reason) < 300
+
+    assert waiting(slates, [failed]) == slates
+    scripted.reply = prefers("do not like")
+    assert label_slates(judge, slates, store) == {"ranked": 1}
+    (label,) = store.labels(annotator=judge.annotator.id)
+    assert (label.ranks, label.supersedes) == ((2, 1), failed.client_key)
+
+
+def test_one_bad_order_is_no_preference_and_only_that_order_is_asked_again(
+    scripted: Scripted, judge_file: Callable[..., Path], store: Store
+) -> None:
+    scripted.reply = lambda request, n: completion("[[A]]" if len(scripted.requests) == 1 else "well …")
+    judge = load_judge(judge_file(scripted.url), UNUSED)
+    assert label_slates(judge, store.slates()[:1], store) == {"parse_failure": 1}
+    scripted.reply = lambda request, n: completion("[[B]]")
+    assert label_slates(judge, store.slates()[:1], store) == {"ranked": 1}
+    assert len(scripted.requests) == 3
+    assert store.labels(annotator=judge.annotator.id)[0].ranks == (1, 2)
+
+
+def test_retry_after_is_honoured(scripted: Scripted, judge_file: Callable[..., Path], store: Store) -> None:
+    storm = Reply(b'{"error": {"message": "slow down"}}', 429, {"Retry-After": "1.2"})
+    scripted.reply = lambda request, n: storm if n == 1 else completion("[[TIE]]")
+    judge = load_judge(judge_file(scripted.url), UNUSED)
+    started = time.monotonic()
+    assert label_slates(judge, store.slates()[:1], store) == {"ranked": 1}
+    assert time.monotonic() - started > 2 * 1.2
+    assert len(scripted.requests) == 4
+
+
+def test_a_hung_request_holds_up_nothing_else(
+    scripted: Scripted, judge_file: Callable[..., Path], store: Store
+) -> None:
+    scripted.reply = lambda request, n: Reply(b"", delay=60) if "red" in str(request) else completion("[[TIE]]")
+    judge = load_judge(judge_file(scripted.url, timeout_seconds=1, max_retries=0), UNUSED)
+    seen: list[str] = []
+    started = time.monotonic()
+    outcomes = label_slates(judge, store.slates(), store, lambda label: seen.append(label.outcome))
+    assert outcomes == {"ranked": 5, "endpoint_failure": 1}
+    assert seen[-1] == "endpoint_failure"  # the first slate ends last
+    assert time.monotonic() - started < 10
+    reasons = [label.reason for label in store.labels() if label.reason]
+    assert reasons == ["no reply within 1 s"]
+
+
+def test_an_endpoint_that_stops_answering_stops_the_batch(
+    scripted: Scripted, judge_file: Callable[..., Path], store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoint_judge, "FEWEST_FAILURES_TO_STOP", 4)
+    scripted.reply = lambda request, n: Reply(b"{}", 503)
+    judge = load_judge(judge_file(scripted.url, max_retries=0, concurrency=1), UNUSED)
+    with pytest.raises(UserError, match=rf"{scripted.url} failed 4 times in a row \(status 503"):
+        label_slates(judge, store.slates(), store)
+    assert len(store.labels()) == 2
+    scripted.reply = prefers("do not like")
+    assert label_slates(judge, store.slates(), store) == {"ranked": 6}
+    assert len(store.labels()) == 6
+
+
+def test_a_listwise_batch(scripted: Scripted, judge_file: Callable[..., Path], store: Store) -> None:
+    from conftest import slate
+
+    store.add_slates([slate("Name a colour.", "Red.", "Blue.", "Cat.")])
+
+    def reply(request: dict[str, Any], n: int) -> Reply:
+        shown = request["messages"][-1]["content"]
+        return completion("[[A = B > C]]" if shown.index("Red.") < shown.index("Cat.") else "[[B = C > A]]")
+
+    scripted.reply = reply
+    judge = load_judge(judge_file(scripted.url), UNUSED)
+    label_slates(judge, store.slates()[-1:], store)
+    assert store.labels()[0].ranks == (1, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("reply", "says"),
+    [
+        (Reply(b'{"error": {"message": "bad key"}}', 401), "“bad key”: check the key"),
+        (
+            Reply(b'{"error": {"message": "no such model"}}', 404),
+            "“no such model”: check model = 'scripted' and base_url",
+        ),
+        (Reply(b'{"error": {"message": "logprobs?"}}', 400), "“logprobs\\?”: check model .* logprobs = false"),
+        (Reply(b"<html>", headers={"Content-Type": "text/html"}), "no chat completion"),
+    ],
+)
+def test_check_names_the_endpoint_and_the_cure(
+    reply: Reply, says: str, scripted: Scripted, judge_file: Callable[..., Path]
+) -> None:
+    scripted.reply = lambda request, n: reply
+    path = judge_file(scripted.url)
+    with pytest.raises(UserError, match=says) as error:
+        load_judge(path, UNUSED).check()
+    assert str(error.value).startswith(f"{path}: the endpoint {scripted.url} failed: ")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "no-such-host.invalid"])
+def test_check_says_that_nobody_answers(host: str, judge_file: Callable[..., Path]) -> None:
+    judge = load_judge(judge_file(f"http://{host}:{free_port()}/v1"), UNUSED)
+    with pytest.raises(UserError, match=f"{host}.*no connection.*start the server, or mend base_url"):
+        judge.check()
+
+
+def test_the_key_comes_from_the_environment(
+    scripted: Scripted, judge_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_KEY", "k-123")
+    judge = load_judge(judge_file(scripted.url, api_key_env="MY_KEY"), UNUSED)
+    judge.check()
+    assert scripted.authorizations == ["Bearer k-123"]

@@ -1,0 +1,116 @@
+"""The whole way against a real server with a real model, which may die at any time, as may the judging process."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from conftest import HERE, LlamaServer, Reply, Scripted, completion
+
+from judges.batch import label_slates
+from judges.config import load_judge
+from judges.verdict import ANSWERS
+from labeling.store import Store
+
+UNUSED = Path("unused")
+
+
+def judging(store: Store, judge_file: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, str(HERE / "judging_process.py"), str(store.project), str(judge_file)]
+    return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(HERE.parents[1])})
+
+
+def until(condition: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_batch_through_a_real_model(llama: LlamaServer, judge_file: Callable[..., Path], store: Store) -> None:
+    judge = load_judge(judge_file(llama.base_url), UNUSED)
+    judge.check()
+    outcomes = label_slates(judge, store.slates(), store)
+    assert outcomes.total() == 6
+    calls = store.judge_calls(judge.annotator.id)
+    assert Counter(call.slate_id for call in calls.values()) == {slate.id: 2 for slate in store.slates()}
+    for call in calls.values():
+        reply = json.loads(call.reply)
+        assert reply["text"]
+        assert 0 < call.reply_tokens <= 12
+        assert call.prompt_tokens > 100
+    for label in store.labels(annotator=judge.annotator.id):
+        verdicts = {call.outcome for call in calls.values() if call.slate_id == label.slate_id}
+        assert (label.outcome == "ranked") == (verdicts == {"ranked"})
+        assert (label.ranks is None) == (label.outcome != "ranked")
+        assert label.reason or label.outcome == "ranked"
+        if label.outcome == "ranked":
+            assert label.probability is not None
+            assert 0 < label.probability < 1  # from token probabilities, not votes
+
+
+def test_a_server_that_dies_leaves_failures_which_the_next_run_mends(
+    llama: LlamaServer, judge_file: Callable[..., Path], store: Store
+) -> None:
+    judge = load_judge(judge_file(llama.base_url, concurrency=1, max_retries=0), UNUSED)
+    heard: list[str] = []
+
+    def kill_after_two(label: object) -> None:
+        heard.append(str(label))
+        if len(heard) == 2:
+            llama.kill()
+
+    outcomes = label_slates(judge, store.slates(), store, kill_after_two)
+    assert outcomes["endpoint_failure"] == 4
+    assert outcomes.total() == 6
+    kept = {key: call for key, call in store.judge_calls(judge.annotator.id).items() if call.outcome in ANSWERS}
+
+    llama.start()
+    again = label_slates(judge, store.slates(), store)
+    assert again["endpoint_failure"] == 0
+    assert again.total() >= 4
+    standing = store.labels(annotator=judge.annotator.id)
+    assert sorted(label.slate_id for label in standing) == sorted(slate.id for slate in store.slates())
+    calls = store.judge_calls(judge.annotator.id)
+    assert kept.items() <= calls.items()  # what was answered was not asked again
+    assert "endpoint_failure" not in {call.outcome for call in calls.values()}
+
+
+def test_a_killed_judge_goes_on_where_it_was(scripted: Scripted, judge_file: Callable[..., Path], store: Store) -> None:
+    """Killed twice; each question whose reply was on disk is asked once in all."""
+    scripted.reply = lambda request, n: Reply(completion("[[TIE]]").body, delay=0.15)
+    path = judge_file(scripted.url)
+    annotator = load_judge(path, UNUSED).annotator.id
+    for enough in (3, 7):
+        process = judging(store, path)
+        until(lambda enough=enough: len(store.judge_calls(annotator)) >= enough)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    on_disk = len(store.judge_calls(annotator))
+    assert on_disk < 12
+    before = len(scripted.requests)
+    assert before - on_disk <= 2 * 2  # at most what was under way at each kill
+
+    assert judging(store, path).wait(timeout=60) == 0
+    assert len(scripted.requests) - before == 12 - on_disk
+    labels = store.labels(annotator=annotator, history=True)
+    assert sorted(label.slate_id for label in labels) == sorted(slate.id for slate in store.slates())
+
+
+def test_ctrl_c_finishes_what_is_under_way_and_begins_nothing(
+    scripted: Scripted, judge_file: Callable[..., Path], store: Store
+) -> None:
+    scripted.reply = lambda request, n: Reply(completion("[[TIE]]").body, delay=0.3)
+    path = judge_file(scripted.url)
+    process = judging(store, path)
+    until(lambda: len(scripted.requests) >= 3)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=20) == 130
+    labels, calls = store.labels(), store.judge_calls(load_judge(path, UNUSED).annotator.id)
+    assert 2 <= len(labels) <= 4
+    assert len(calls) == 2 * len(labels) == len(scripted.requests)  # every paid reply was kept and used
