@@ -7,6 +7,7 @@ that uses them, so that `prefloop --help` is instant.
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import subprocess
 import sys
@@ -87,7 +88,11 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     sub = add("import", import_, "import prompts, pairs or labels from JSONL (creates the project)")
     sub.add_argument("file", type=Path)
-    sub.add_argument("--split", choices=("train", "heldout"), help="put every prompt into this split")
+    sub.add_argument(
+        "--split",
+        choices=("train", "heldout"),
+        help="the split of prompts whose line names none (default: drawn, a fifth held out)",
+    )
     sub = add("export", export, "export prompts, labels or chosen/rejected pairs as JSONL")
     sub.add_argument("file", type=Path)
     sub.add_argument("--what", choices=("prompts", "labels", "pairs"), default="pairs")
@@ -131,10 +136,11 @@ def serve(options: argparse.Namespace) -> None:
 
 def import_(options: argparse.Namespace) -> None:
     """Import a JSONL file into the project."""
-    from labeling.exchange import import_file
+    from labeling.exchange import add_reading, read_file
     from labeling.store import Store
 
-    print(import_file(Store(options.project, create=True), options.file, options.split))
+    reading = read_file(options.file)  # a file that cannot be read leaves no empty project behind
+    print(add_reading(Store(options.project, create=True), reading, options.split))
 
 
 def export(options: argparse.Namespace) -> None:
@@ -174,6 +180,9 @@ def judge(options: argparse.Namespace) -> None:
 
 def loop(options: argparse.Namespace) -> None:
     """Run the online loop of a run file."""
+    # A thread that waits must not spin (libgomp's default): with the web app and a browser on the same cores,
+    # sampling would be several times slower. It is read when torch loads.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from labeling.store import RunEvent, Store
     from rlhf.run_config import load_run
     from rlhf.run_log import provenance, run_folder

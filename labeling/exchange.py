@@ -70,8 +70,29 @@ class ExportReport:
         return f"{self.lines} lines written{left_out}"
 
 
+@dataclass(frozen=True)
+class Reading:
+    """A file that has been read and checked whole: its records by line, and the lines that hold no preference."""
+
+    path: Path
+    entries: tuple[tuple[int, Entry], ...]
+    skipped: tuple[tuple[int, str], ...]
+
+
+def read_file(path: Path) -> Reading:
+    """Read a file of prompts, pairs or labels (.jsonl, plain or gzipped). Raises UserError with file and line."""
+    skipped: list[tuple[int, str]] = []
+    entries = tuple(_entries(path, skipped))
+    return Reading(path, entries, tuple(skipped))
+
+
 def import_file(store: Store, path: Path, split: Split | None = None, heldout_share: float = 0.2) -> ImportReport:
-    """Import a file of prompts, pairs or labels (.jsonl, plain or gzipped).
+    """Read a file and add what it holds; see `read_file` and `add_reading`."""
+    return add_reading(store, read_file(path), split, heldout_share)
+
+
+def add_reading(store: Store, reading: Reading, split: Split | None = None, heldout_share: float = 0.2) -> ImportReport:
+    """Add all that a file holds to the store, or nothing.
 
     A prompt's split is what its line says, else `split`, else drawn by a hash of how its conversation opens, so that
     `heldout_share` of the conversations are held out and a conversation and its continuations never part.
@@ -79,12 +100,10 @@ def import_file(store: Store, path: Path, split: Split | None = None, heldout_sh
     """
     if not 0 <= heldout_share <= 1:
         raise UserError(f"the held-out share lies in [0, 1], not {heldout_share}")
-    skipped: list[tuple[int, str]] = []
-    entries = list(_entries(path, skipped))
     prompts = slates = labels = kept = 0
     with store.writing():
         splits, annotators = store.prompt_splits(), store.annotators()
-        for number, entry in entries:
+        for number, entry in reading.entries:
             try:
                 asked = entry.split or split
                 prompt = replace(entry.prompt, split=asked or _drawn_split(entry.prompt, heldout_share))
@@ -95,8 +114,9 @@ def import_file(store: Store, path: Path, split: Split | None = None, heldout_sh
                     _add_annotator(store, annotator, annotators)
                 labels += store.add_labels(entry.labels)
             except Conflict as error:
-                raise at_line(path, number, error) from error
-    return ImportReport(len(entries) + len(skipped), prompts, slates, labels, kept, tuple(skipped))
+                raise at_line(reading.path, number, error) from error
+    lines = len(reading.entries) + len(reading.skipped)
+    return ImportReport(lines, prompts, slates, labels, kept, reading.skipped)
 
 
 def _entries(path: Path, skipped: list[tuple[int, str]]) -> Iterator[tuple[int, Entry]]:

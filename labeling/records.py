@@ -196,6 +196,8 @@ class Label:
             if value is not None:
                 _require(ranked and len(self.ranks or ()) == 2, f"a {name} belongs to a ranked pair")
                 _require(0 <= value <= 1, f"a {name} lies in [0, 1], not {value}")
+        if self.seconds is not None:
+            _require(0 <= self.seconds < math.inf, f"seconds are >= 0 and finite, not {self.seconds}")
         if self.order:
             permutation = sorted(self.order) == list(range(len(self.order)))
             _require(permutation, f"order must be a permutation of the candidates, not {list(self.order)}")
