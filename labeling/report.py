@@ -9,6 +9,7 @@ from pathlib import Path
 
 from labeling import run_panels
 from labeling.records import UserError
+from labeling.run_labels import people
 from labeling.run_view import RunView, fold
 from labeling.store import HumanLabel, Store
 
@@ -44,7 +45,7 @@ def report(view: RunView, labels: list[HumanLabel]) -> str:
     parts = [
         run_panels.status(view, view.reported),
         run_panels.plots(view),
-        run_panels.people(view, labels, {}, title="Labels from people"),
+        people(view, labels, {}, title="Labels from people"),
         run_panels.samples(view),
         run_panels.sources(view),
         run_panels.by_iteration("Held-out evaluations", view.evaluations),

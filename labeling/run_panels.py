@@ -1,4 +1,4 @@
-"""A run as HTML text, piece by piece: status, plots, people's labels, tables, samples, config.
+"""A run as HTML text, piece by piece: status, plots, tables, samples, config.
 
 Pure functions of a `RunView`, shared by the live page and the report. What comes from a model, a label or a
 config is hostile text: everything is escaped where it enters the markup. `run_style.css` gives it its looks.
@@ -20,7 +20,6 @@ from labeling.run_view import (
     Figures,
     Phase,
     RunView,
-    Tally,
     change,
     is_stale,
     mapping,
@@ -28,12 +27,7 @@ from labeling.run_view import (
     planned_iterations,
     seconds_left,
     series,
-    state_of,
-    tally,
 )
-from labeling.store import HumanLabel
-
-SHORT_PROMPT = 90
 
 
 def style() -> str:
@@ -91,11 +85,13 @@ def status(view: RunView, now: float) -> str:
     tone, headline, detail = _headline(view, now)
     where = f"Iteration {view.iteration} of {total}" if view.iteration else f"Before iteration 1 of {total}"
     running = "" if view.end or is_stale(view, now) else " running"
+    told = str(view.iterations[max(view.iterations)].get("verdict") or "") if view.iterations else ""
+    verdict = f'<p class="detail verdict">So far: {escape(told)}</p>' if told else ""
     steps = "".join(_step(name, view.phases.get(name), now, bool(running)) for name in PHASES)
     return (
         f'<section class="card status {tone}"><div class="row"><div><p class="where">{where}</p>'
         f'<h2><span class="lamp{running}"></span>{escape(headline)}</h2>'
-        f'<p class="detail">{_with_code(detail)}</p></div>'
+        f'<p class="detail">{_with_code(detail)}</p>{verdict}</div>'
         f'<p class="about">{escape(" · ".join(about))}</p></div><ol class="steps">{steps}</ol></section>'
     )
 
@@ -126,7 +122,7 @@ def _headline(view: RunView, now: float) -> tuple[str, str, str]:
         headline = PHASES.get(phase.name, phase.name)
         place = list(PHASES).index(phase.name) + 1 if phase.name in PHASES else 0
         parts.append(f"step {place} of {len(PHASES)}" if place else "")
-        parts.append(f"{phase.done} of {phase.total}" if phase.total else "")
+        parts.append(f"{phase.done} of {phase.total}" if phase.total > 1 else "")
         parts.append(phase.note)
         parts.append(f"for {duration(_elapsed(phase, now))}")
     parts.append(f"this iteration for {duration(now - view.iteration_started)}" if view.iteration_started else "")
@@ -145,7 +141,7 @@ def _step(name: str, phase: Phase | None, now: float, live: bool) -> str:
         return f'<li><span class="bar"></span><b>{short}</b></li>'
     share = 100.0 if not phase.running else 100.0 * phase.done / phase.total if phase.total else 0.0
     state = "now" if phase.running else "over"
-    unknown = " unknown" if phase.running and live and not phase.total else ""
+    unknown = " unknown" if phase.running and live and phase.total <= 1 else ""
     took = duration(_elapsed(phase, now) if live else phase.seconds)
     return (
         f'<li class="{state}"><span class="bar{unknown}"><i style="width:{min(100.0, share):.0f}%"></i></span>'
@@ -203,62 +199,6 @@ def _plot(title: str, chart: Chart, note: str, share: bool = False) -> str:
         f'<section class="card plot"><h3>{escape(title)}</h3><p class="value">{value} {moved}</p>'
         f'{line_chart(chart, f"{title} per iteration")}<p class="note">{escape(note)}</p></section>'
     )
-
-
-# People's labels
-
-
-def people(view: RunView, labels: Sequence[HumanLabel], prompts: Mapping[str, str], title: str = "Your labels") -> str:
-    """How many labels people gave and what became of them; `prompts` holds the text of the recent ones by slate."""
-    counts = tally(labels, view.fit_started)
-    boxes = "".join(
-        f'<div class="{kind}"><b data-count="{kind}">{n}</b><span>{escape(text)}</span></div>'
-        for kind, n, text in (
-            ("given", counts.given, "given by people"),
-            ("learned", counts.learned, _entered(counts)),
-            ("waiting", counts.waiting, "wait for the next fit" if view.end is None else "wait for the run to go on"),
-        )
-    )
-    aside = f"{count(counts.unused, 'more answer')} did not train it: skips, both-bad, or held out to check it."
-    note = f'<p class="note">{aside}</p>' if counts.unused else ""
-    if not labels:
-        note = '<p class="note">Compare two answers on the labeling page: your label shows up here at once.</p>'
-    recent = [label for label in reversed(labels) if label.slate_id in prompts]
-    rows = "".join(_recent(label, prompts[label.slate_id], view.fit_started) for label in recent)
-    listed = f'<ul class="recent">{rows}</ul>' if rows else ""
-    return (
-        f'<section class="card people"><h3>{escape(title)}</h3><div class="counts">{boxes}</div>'
-        f"{_fit_chips(counts)}{listed}{note}</section>"
-    )
-
-
-def _entered(counts: Tally) -> str:
-    return f"entered the reward model by fit #{max(counts.by_fit)}" if counts.by_fit else "entered the reward model"
-
-
-def _fit_chips(counts: Tally) -> str:
-    newest = sorted(counts.by_fit)[-6:]
-    chips = "".join(f"<li>fit #{i} <b>+{counts.by_fit[i]}</b></li>" for i in newest)
-    return f'<ul class="chips">{chips}</ul>' if chips else ""
-
-
-def _recent(label: HumanLabel, prompt: str, fit_started: float) -> str:
-    state = state_of(label, fit_started)
-    words = {
-        "learned": f"entered fit #{label.first_fit}",
-        "waiting": "waits for the next fit",
-        "unused": "not used" if label.outcome == "ranked" else label.outcome.replace("_", " "),
-    }[state]
-    return (
-        f'<li class="{state}"><span class="who">{escape(label.annotator.removeprefix("human:"))}</span>'
-        f'<span class="prompt">{escape(shorten(prompt))}</span><span class="state">{escape(words)}</span></li>'
-    )
-
-
-def shorten(text: str, limit: int = SHORT_PROMPT) -> str:
-    """One line of at most `limit` characters."""
-    line = " ".join(text.split())
-    return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
 
 
 # Tables

@@ -7,9 +7,10 @@ that is done again after a resume replaces what it said before.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from labeling.store import HumanLabel, RunEvent
 
@@ -44,7 +45,6 @@ class RunView:
     """One run as told by its events; figures are kept by iteration.
 
     about: data of the newest "run" event. phases: those of the current iteration, in the order of their start.
-    fit_started: when the newest reward-model fit began to read labels (Unix seconds, 0 = never).
     """
 
     run: str
@@ -54,7 +54,6 @@ class RunView:
     iteration: int = 0
     iteration_started: float = 0.0
     phases: Mapping[str, Phase] = field(default_factory=dict)
-    fit_started: float = 0.0
     fits: Mapping[int, Figures] = field(default_factory=dict)
     updates: Mapping[int, Figures] = field(default_factory=dict)
     evaluations: Mapping[int, Figures] = field(default_factory=dict)
@@ -154,7 +153,6 @@ def _with_phase(view: RunView, event: RunEvent) -> RunView:
         phases=phases,
         iteration=event.iteration,
         iteration_started=event.created - seconds if fresh else view.iteration_started,
-        fit_started=event.created if (name, state) == ("fit", "start") else view.fit_started,
     )
 
 
@@ -197,33 +195,34 @@ def is_stale(view: RunView, now: float) -> bool:
 # What people's labels have become
 
 
+LabelState = Literal["learned", "waiting", "checking", "empty", "elsewhere"]
+
+
 @dataclass(frozen=True)
 class Tally:
-    """Standing labels of people: given = learned (in a fit of this run) + waiting + unused.
-
-    unused: answers that hold no preference, and those that a fit has seen and left out (held-out prompts, …).
-    by_fit: for each fit, the labels that entered with it.
-    """
+    """Standing labels of people, by what became of them (see `state_of`), and how many entered with which fit."""
 
     given: int
-    learned: int
-    waiting: int
-    unused: int
+    by_state: Mapping[LabelState, int]
     by_fit: Mapping[int, int]
 
 
-def state_of(label: HumanLabel, fit_started: float) -> str:
-    """What became of a person's label: `learned`, `waiting` for the next fit, or `unused`."""
+def state_of(label: HumanLabel) -> LabelState:
+    """What became of a person's label.
+
+    learned: a fit of the run was given it. waiting: the next fit will be. checking: it is about a held-out prompt
+    and so measures the reward model. empty: it holds no preference. elsewhere: its slate is not of this run.
+    """
     if label.first_fit is not None:
         return "learned"
-    return "waiting" if label.outcome == "ranked" and label.created >= fit_started else "unused"
+    if label.outcome != "ranked":
+        return "empty"
+    if not label.ours:
+        return "elsewhere"
+    return "checking" if label.split == "heldout" else "waiting"
 
 
-def tally(labels: Sequence[HumanLabel], fit_started: float) -> Tally:
+def tally(labels: Sequence[HumanLabel]) -> Tally:
     """Count people's labels by what became of them."""
-    states = [state_of(label, fit_started) for label in labels]
-    by_fit: dict[int, int] = {}
-    for label in labels:
-        if label.first_fit is not None:
-            by_fit[label.first_fit] = by_fit.get(label.first_fit, 0) + 1
-    return Tally(len(labels), states.count("learned"), states.count("waiting"), states.count("unused"), by_fit)
+    fits = Counter(label.first_fit for label in labels if label.first_fit is not None)
+    return Tally(len(labels), Counter(map(state_of, labels)), fits)

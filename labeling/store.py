@@ -63,12 +63,16 @@ class RunEvent:
 
 @dataclass(frozen=True)
 class HumanLabel:
-    """A person's standing label seen from a run: `first_fit` is the iteration whose fit it entered first."""
+    """A person's standing label seen from a run: `first_fit` is the iteration whose fit it entered first.
+
+    ours: the slate belongs to that run.
+    """
 
     slate_id: str
     annotator: str
     outcome: str
-    created: float
+    split: str
+    ours: bool
     first_fit: int | None
 
 
@@ -461,13 +465,14 @@ class Store:
     def human_labels(self, run: str) -> list[HumanLabel]:
         """Standing labels of people, oldest first, each with the fit of `run` that it entered first."""
         rows = self._rows(
-            "SELECT slate_id, annotator, outcome, created, first_fit FROM standing "
+            "SELECT slate_id, annotator, outcome, split, slate.run = ? AS ours, first_fit FROM standing "
             "JOIN annotator ON annotator.id = standing.annotator AND kind = 'human' "
+            "JOIN slate ON slate.id = slate_id JOIN prompt ON prompt.id = prompt_id "
             "LEFT JOIN (SELECT client_key, min(iteration) AS first_fit FROM fit_label WHERE run = ? "
-            "           GROUP BY client_key) USING (client_key) ORDER BY seq",
-            [run],
+            "           GROUP BY client_key) USING (client_key) ORDER BY standing.seq",
+            [run, run],
         )
-        return [HumanLabel(**row) for row in rows]
+        return [HumanLabel(**{**row, "ours": bool(row["ours"])}) for row in rows]
 
     def label_marks(self) -> tuple[int, int]:
         """Two counters that move when a label is added or a fit is recorded: cheap to ask, to see what is new."""

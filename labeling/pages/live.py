@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import gradio as gr
 
 from labeling import run_panels
+from labeling.run_labels import people
 from labeling.run_view import RunView, fold
 from labeling.store import HumanLabel, Store
 
@@ -62,7 +63,7 @@ def recent_prompts(store: Store, labels: tuple[HumanLabel, ...], limit: int = RE
 
 PIECES: dict[str, Callable[[Snapshot, float], str]] = {
     "status": lambda s, now: run_panels.status(s.view, now),
-    "labels": lambda s, now: run_panels.people(s.view, s.labels, s.prompts or {}),
+    "labels": lambda s, now: people(s.view, s.labels, s.prompts or {}),
     "plots": lambda s, now: run_panels.plots(s.view),
     "samples": lambda s, now: run_panels.samples(s.view),
     "sources": lambda s, now: run_panels.sources(s.view),

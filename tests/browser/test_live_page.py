@@ -13,7 +13,7 @@ import pytest
 import uvicorn
 from playwright.sync_api import Page, expect
 
-from labeling.records import Annotator, Candidate, Label, Message, Prompt, Slate
+from labeling.records import Annotator, Candidate, Label, Lineage, Message, Prompt, Slate
 from labeling.service import create_app
 from labeling.store import RunEvent, Store
 
@@ -40,8 +40,8 @@ def say(store: Store, run: str, iteration: int, kind: str, **data: Any) -> None:
     store.add_event(RunEvent(run, iteration, kind, data))
 
 
-def answer(store: Store, key: str, text: str) -> None:
-    slate = Slate(Prompt((Message("user", text),)), (Candidate("a"), Candidate("b")))
+def answer(store: Store, run: str, key: str, text: str) -> None:
+    slate = Slate(Prompt((Message("user", text),)), (Candidate("a"), Candidate("b")), Lineage(run))
     store.add_slates([slate])
     store.add_labels([Label(slate.id, "human:anna", "ranked", key, (1, 2))])
 
@@ -52,7 +52,7 @@ def first_iteration(store: Store, run: str) -> None:
     store.add_annotator(Annotator("human:anna", "human"))
     say(store, run, 0, "run", recipe="grpo", model="tiny", iterations=4, sources=["human"], config={"seed": 7})
     say(store, run, 0, "evaluation", gold=0.211, gold_low=0.2, gold_high=0.222, samples=[sample])
-    answer(store, f"{run}-first", f"{run}: why is the sea salt?")
+    answer(store, run, f"{run}-first", f"{run}: why is the sea salt?")
     say(store, run, 1, "phase", phase="fit", state="start", done=0, total=2, seconds=0.0, note="")
     store.add_fit(run, 1, [f"{run}-first"])
     labels = {"human": 1, "judge": 30, "oracle": 0}
@@ -75,7 +75,7 @@ def test_a_person_sees_the_run_begin_and_the_label_enter_the_next_fit(page: Page
     expect(people).to_contain_text("entered fit #1")
     expect(page.locator("#run-sources")).to_contain_text("30 (+30)")
 
-    answer(loop, "second", "Name a bakery by the sea.")
+    answer(loop, "first-run", "second", "Name a bakery by the sea.")
     waiting = people.locator("[data-count=waiting]")
     expect(waiting).to_have_text("1", timeout=SOON)
     mine = people.locator("li", has_text="Name a bakery by the sea.")

@@ -11,11 +11,22 @@ import pytest
 
 from labeling import run_panels
 from labeling.pages.live import PIECES, Watch, pieces
-from labeling.records import Annotator, Candidate, Label, Message, Prompt, Slate, UserError
+from labeling.records import (
+    Annotator,
+    Candidate,
+    Label,
+    Lineage,
+    Message,
+    Outcome,
+    Prompt,
+    Slate,
+    Split,
+    UserError,
+)
 from labeling.report import write_report
 from labeling.run_figures import Chart, line_chart, nice_ticks, plain
 from labeling.run_view import Point, RunView, change, fold, is_stale, seconds_left, series, tally
-from labeling.store import HumanLabel, RunEvent, Store
+from labeling.store import RunEvent, Store
 
 HOSTILE = '<img src=x onerror="alert(1)"><script>alert(2)</script> {{7*7}} ${8*8} \ud800'
 
@@ -28,8 +39,8 @@ def phase(iteration: int, name: str, state: str, created: float = 100.0, **data:
     return event(iteration, "phase", created=created, phase=name, state=state, **data)
 
 
-def slate(text: str) -> Slate:
-    return Slate(Prompt((Message("user", text),)), (Candidate("a"), Candidate("b")))
+def slate(text: str, run: str = "r", split: Split = "train") -> Slate:
+    return Slate(Prompt((Message("user", text),), split), (Candidate("a"), Candidate("b")), Lineage(run))
 
 
 @pytest.fixture
@@ -40,10 +51,12 @@ def store(tmp_path: Path) -> Store:
     return made
 
 
-def label(store: Store, key: str, annotator: str = "human:anna", outcome: str = "ranked", text: str = "") -> None:
-    asked = slate(text or key)
+def label(
+    store: Store, key: str, asked: Slate | None = None, annotator: str = "human:anna", outcome: Outcome = "ranked"
+) -> None:
+    asked = asked or slate(key)
     store.add_slates([asked])
-    store.add_labels([Label(asked.id, annotator, outcome, key, (1, 2) if outcome == "ranked" else None)])  # type: ignore[arg-type]
+    store.add_labels([Label(asked.id, annotator, outcome, key, (1, 2) if outcome == "ranked" else None)])
 
 
 class Elements(HTMLParser):
@@ -140,13 +153,16 @@ def test_quality_moved_only_when_the_intervals_are_apart(low: float | None, high
 def test_labels_of_people_are_followed_into_the_fit_that_they_entered_first(store: Store) -> None:
     for key in ("a", "b", "c"):
         label(store, key)
-    label(store, "j", "judge:rules")
+    label(store, "j", annotator="judge:rules")
     label(store, "s", outcome="skip")
+    label(store, "h", slate("held out", split="heldout"))
+    label(store, "e", slate("elsewhere", run="other"))
     store.add_fit("r", 1, ["a", "j"])
     store.add_fit("r", 2, ["a", "b", "j"])
-    store.add_fit("other", 1, ["c"])
-    counts = tally(store.human_labels("r"), fit_started=0.0)
-    assert (counts.given, counts.learned, counts.waiting, counts.unused) == (4, 2, 1, 1)
+    store.add_fit("other", 1, ["e"])
+    counts = tally(store.human_labels("r"))
+    assert counts.given == 6
+    assert counts.by_state == {"learned": 2, "waiting": 1, "empty": 1, "checking": 1, "elsewhere": 1}
     assert counts.by_fit == {1: 1, 2: 1}
 
 
@@ -157,18 +173,11 @@ def test_an_undone_label_is_no_longer_counted(store: Store) -> None:
     assert store.human_labels("r") == []
 
 
-def test_what_a_fit_saw_and_left_out_does_not_wait() -> None:
-    held_out = HumanLabel("s1", "human:anna", "ranked", 90.0, None)
-    later = HumanLabel("s2", "human:anna", "ranked", 110.0, None)
-    counts = tally([held_out, later], fit_started=100.0)
-    assert (counts.waiting, counts.unused) == (1, 1)
-
-
 def test_a_watch_shows_a_new_label_and_then_its_fit(store: Store) -> None:
     store.add_event(RunEvent("r", 0, "run", {"iterations": 2}))
     watch = Watch(store)
     assert watch.look("r").labels == ()
-    label(store, "a", text="Why is the sea salt?")
+    label(store, "a", slate("Why is the sea salt?"))
     assert "Why is the sea salt?" in pieces(watch.look("r"), 0.0)["labels"]
     assert "waits for the next fit" in pieces(watch.look("r"), 0.0)["labels"]
     Store(store.project).add_fit("r", 2, ["a"])
@@ -244,6 +253,7 @@ def hostile_run(store: Store) -> None:
         ("fit", 1, {"labels_by_kind": {"human": 3, "judge": 40}, "new_labels_by_kind": {"human": 3}, HOSTILE: 1}),
         ("update", 1, {HOSTILE: 0.25}),
         ("evaluation", 1, {**shared, "gold": 0.25}),
+        ("iteration", 1, {"verdict": HOSTILE}),
         ("end", 1, {"reason": HOSTILE, "message": HOSTILE}),
     ):
         store.add_event(RunEvent(HOSTILE[:-1], iteration, kind, data))
@@ -251,7 +261,7 @@ def hostile_run(store: Store) -> None:
 
 def test_hostile_text_is_shown_and_never_becomes_markup(store: Store, tmp_path: Path) -> None:
     hostile_run(store)
-    label(store, "a", text=HOSTILE[:-1])
+    label(store, "a", slate(HOSTILE[:-1]))
     (run,) = store.runs()
     html = "".join(pieces(Watch(store).look(run), 1e12).values())
     html.encode("utf-8")  # a lone surrogate would not leave the server
