@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 MAX_REPLY_BYTES = 4 << 20
 LONGEST_RETRY_AFTER = 120.0
-TOP_LOGPROBS = 5
+TOP_LOGPROBS = 20
 BACKOFF = wait_random_exponential(multiplier=0.5, max=8)
 
 

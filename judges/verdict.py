@@ -19,12 +19,13 @@ THOUGHT, THOUGHT_END = "<think>", "</think>"
 
 BRACKETED = re.compile(r"\[\[([^\[\]]{0,80})\]\](?!\s+if\b)")  # "[[A]] if …" only repeats the question
 STATED = re.compile(
-    r"\b(?:verdict|winner|final answer|better (?:answer|response|one)|ranking)(?: is)?\W{1,6}"
+    r"\b(?:verdict|winner|final answer|better (?:answer|response|one)|better is|ranking)(?: is)?[\s:*_\"'(]{1,6}"
     r"((?:(?:answer|response) )?(?:(?-i:[A-I](?:\s*[>=]\s*[A-I])*)|TIE|ABSTAIN)(?=[\s*.,;)]*(?:\n|$)))",
     re.IGNORECASE,
 )
-ALONE = re.compile(
-    r"[\s*_\"'.()]*((?:(?:answer|response) )?(?:[A-I](?:\s*[>=]\s*[A-I])*|TIE|ABSTAIN))[\s*_\"'.()]*", re.IGNORECASE
+FIRST_LINE = re.compile(
+    r"[\s*_\"'.()]*((?:(?:answer|response) )?(?:[A-I](?:\s*[>=]\s*[A-I])*|TIE|ABSTAIN))[ \t*_\"'.()]*(?:\n|$)",
+    re.IGNORECASE,
 )
 NAMED = re.compile(r"(?:answer|response) ", re.IGNORECASE)
 RANKING = re.compile(r"[A-I](?:[>=][A-I])*")
@@ -66,10 +67,9 @@ def read_verdict(text: str, k: int, finish_reason: str = "stop", refusal: str = 
 
 
 def _last_statement(text: str) -> re.Match[str] | None:
-    """The last place where a verdict is stated; group 1 is what it says."""
-    alone = ALONE.fullmatch(text) if len(text.strip()) <= EXCERPT else None
+    """The last place where a verdict is stated, or else a first line that is nothing else; group 1 is what it says."""
     stated = [*BRACKETED.finditer(text), *STATED.finditer(text)]
-    return max(stated, key=lambda match: match.end(), default=alone)
+    return max(stated, key=lambda match: match.end(), default=FIRST_LINE.match(text))
 
 
 def _read_statement(found: re.Match[str], k: int) -> Verdict:

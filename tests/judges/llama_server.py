@@ -16,7 +16,7 @@ parameters.hostnames = ["127.0.0.1"]
 parameters.port = int(sys.argv[1])
 parameters.n_parallel = 2
 parameters.n_ctx = 4096
-parameters.cpuparams.n_threads = 2
+parameters.cpuparams.n_threads = 1
 parameters.warmup = False
 server = Server(parameters)
 signal.pause()

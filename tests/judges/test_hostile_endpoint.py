@@ -23,7 +23,7 @@ def prefers(word: str) -> Callable[[dict[str, Any], int], Reply]:
 
     def reply(request: dict[str, Any], n: int) -> Reply:
         shown = request["messages"][-1]["content"]
-        after_b = shown[shown.index("<<<ANSWER B") :]
+        after_b = shown[shown.index("<answer_B>") :]
         return completion("[[B]]" if word in after_b else "[[A]]")
 
     return reply
@@ -57,7 +57,7 @@ def test_log_probabilities_of_the_endpoint_become_the_label(
     label = store.labels(annotator=judge.annotator.id)[0]
     assert label.ranks == (1, 1)  # it prefers the first place
     assert label.probability == pytest.approx(0.5)  # (0.8 + 0.2) / 2
-    assert scripted.requests[0]["top_logprobs"] == 5
+    assert scripted.requests[0]["top_logprobs"] == 20
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,7 @@ def test_a_batch_through_a_real_model(llama: LlamaServer, judge_file: Callable[.
     judge.check()
     outcomes = label_slates(judge, store.slates(), store)
     assert outcomes.total() == 6
+    assert outcomes["ranked"] > 0
     calls = store.judge_calls(judge.annotator.id)
     assert Counter(call.slate_id for call in calls.values()) == {slate.id: 2 for slate in store.slates()}
     for call in calls.values():
@@ -69,6 +70,7 @@ def test_a_server_that_dies_leaves_failures_which_the_next_run_mends(
     assert outcomes["endpoint_failure"] == 4
     assert outcomes.total() == 6
     kept = {key: call for key, call in store.judge_calls(judge.annotator.id).items() if call.outcome in ANSWERS}
+    assert kept
 
     llama.start()
     again = label_slates(judge, store.slates(), store)

@@ -21,6 +21,8 @@ A, B, TIE = (1.0, 2.0), (2.0, 1.0), (1.5, 1.5)
         ("A", A),
         (" **B**.\n", B),
         ("Answer B", B),
+        ("A\n\nB", A),  # a verdict, then what may be quoted from an answer
+        ("The answer that is better is B.", B),
         ("[[A]] is what I first thought, but: [[B]]", B),
         ("Verdict: A\nOn reflection the better answer is B.", B),
         ("I weigh both.\n\nFinal answer: **A**", A),
@@ -43,6 +45,7 @@ def test_the_last_verdict_about_a_pair_counts(text: str, ranks: tuple[float, ...
         ("[[A]] no: [[both]]", "stop", "parse_failure"),
         ("A good answer names its source.", "stop", "parse_failure"),
         ("The better answer is a matter of taste", "stop", "parse_failure"),
+        ("Answer A is better.\nB", "stop", "parse_failure"),
         ("[ [A] ]", "stop", "parse_failure"),
         ("[[A]] if answer A is better, [[B]] if answer B is better", "stop", "parse_failure"),
         ("I'm sorry, I can't compare these.", "stop", "refused"),
