@@ -7,6 +7,7 @@ they are shown, and nothing about where they come from. Every error reply is {"e
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
 from collections.abc import Sequence
@@ -28,6 +29,7 @@ from labeling.store import Conflict, Lease, Store
 Name = Annotated[str, Field(pattern=r"^[\w.@-]{1,64}$")]
 ClientKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{8,64}$")]
 Rank = Annotated[StrictInt, Field(ge=1, le=MAX_CANDIDATES)]
+HANG_UP_SECONDS = 1.0
 RANDOM = SystemRandom()
 
 
@@ -163,21 +165,30 @@ async def _explain_http(_: Request, error: Exception) -> JSONResponse:
 
 
 async def _explain_user_error(_: Request, error: Exception) -> JSONResponse:
-    known = {Conflict: 409, InvalidRecord: 422}
-    return _error(known.get(type(error), 503), str(error))
+    status = 409 if isinstance(error, Conflict) else 422 if isinstance(error, InvalidRecord) else 503
+    return _error(status, str(error))
 
 
 # Serving
 
 
 class _Server(uvicorn.Server):
-    """uvicorn that says where it is once it really answers."""
+    """uvicorn that says where it is once it really answers, and hangs up on open pages when it stops."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started and sockets:
             host, port = sockets[0].getsockname()[:2]
             print(f"Prefloop is at http://{f'[{host}]' if ':' in host else host}:{port}  (Ctrl-C stops it)", flush=True)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # Each open page holds a stream that never ends; what is still open after this time is one of them.
+        asyncio.get_running_loop().call_later(HANG_UP_SECONDS, self._hang_up)
+        await super().shutdown(sockets)
+
+    def _hang_up(self) -> None:
+        for connection in list(self.server_state.connections):
+            connection.transport.close()
 
 
 def serve(store: Store, host: str, port: int) -> None:
@@ -188,7 +199,7 @@ def serve(store: Store, host: str, port: int) -> None:
     listener = _listen(host, port)
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill is a Ctrl-C
     try:
-        config = uvicorn.Config(create_app(store), log_level="warning", timeout_graceful_shutdown=2)
+        config = uvicorn.Config(create_app(store), log_level="warning", timeout_graceful_shutdown=10)
         _Server(config).run(sockets=[listener])
     except KeyboardInterrupt:
         pass

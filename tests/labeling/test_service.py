@@ -398,7 +398,9 @@ def test_it_says_where_it_is_and_stops_without_a_complaint(store, stop):
             for page in ("/", "/live"):
                 with urllib.request.urlopen(address + page, timeout=10) as reply:
                     assert b"gradio" in reply.read()
+            stream = urllib.request.urlopen(f"{address}/gradio_api/heartbeat/an-open-page", timeout=10)
             assert fastest_reply(address) < 0.035  # with Nagle's algorithm on, none takes less than 40 ms
         finally:
             server.send_signal(stop)
         assert (server.communicate(timeout=20), server.returncode) == (("closed True\n", ""), 0)
+        stream.close()
