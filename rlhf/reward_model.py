@@ -6,6 +6,7 @@ The score of a response is the head's value at its last token; the critic reads 
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Sequence
 from typing import Literal
 
@@ -63,7 +64,9 @@ def add_lora(module: nn.Module, rank: int) -> nn.Module:
     """Freeze a module and add LoRA adapters (arXiv 2106.09685) to its linear layers, α = 2·rank, no dropout."""
     from peft import LoraConfig, get_peft_model
 
-    adapted = get_peft_model(module, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by a name that will change
+        adapted = get_peft_model(module, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear"))
     return adapted.eval()
 
 
