@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import uvicorn
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, model_validator
 from starlette.exceptions import HTTPException as StarletteHTTPException
@@ -74,6 +75,7 @@ def create_app(store: Store) -> FastAPI:
 def api(store: Store) -> FastAPI:
     """The labeling routes alone."""
     app = FastAPI(title="Prefloop", docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(CORSMiddleware)  # allows nobody; without one, Gradio lets every page on localhost read its own
     app.add_middleware(Guard)
     app.add_exception_handler(RequestValidationError, _explain_invalid)
     app.add_exception_handler(StarletteHTTPException, _explain_http)

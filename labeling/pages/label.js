@@ -170,7 +170,8 @@ class LabelPage {
     }
     const pair = this.mode === "pairs";
     const cards = this.lease.candidates.map((candidate, place) => this.card(candidate, place, pair));
-    this.body.replaceChildren(conversation(this.lease.prompt), h("div", { class: pair ? "cards pair" : "cards" }, ...cards));
+    const grid = [2, 4].includes(cards.length) ? "cards two" : "cards";
+    this.body.replaceChildren(conversation(this.lease.prompt), h("div", { class: grid }, ...cards));
     this.bar.replaceChildren(...(pair ? this.pairBar() : this.rankingBar()));
   }
 

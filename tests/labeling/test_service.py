@@ -396,7 +396,9 @@ def test_it_says_where_it_is_and_stops_without_a_complaint(store, stop):
             with urllib.request.urlopen(f"{address}/api/progress", timeout=10) as reply:
                 assert json.load(reply)["labels"] == 0
             for page in ("/", "/live"):
-                with urllib.request.urlopen(address + page, timeout=10) as reply:
+                from_elsewhere = urllib.request.Request(address + page, headers={"origin": "http://localhost:9999"})
+                with urllib.request.urlopen(from_elsewhere, timeout=10) as reply:
+                    assert "access-control-allow-origin" not in reply.headers
                     assert b"gradio" in reply.read()
             stream = urllib.request.urlopen(f"{address}/gradio_api/heartbeat/an-open-page", timeout=10)
             assert fastest_reply(address) < 0.035  # with Nagle's algorithm on, none takes less than 40 ms
