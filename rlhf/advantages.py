@@ -64,8 +64,13 @@ def group_standardized(signals: Signals, eps: float = 1e-4) -> Estimate:
 
     A group of one, or of equal rewards, has advantage 0.
     """
-    mean, count = group_means(signals.scores, signals.group)
-    centred = signals.scores - mean
+    # Counted from the group's least reward, equal ones differ from their mean by 0 and not by a rounding error,
+    # which the small std would blow up.
+    groups = int(signals.group.max()) + 1
+    least = torch.full((groups,), torch.inf).to(signals.scores).scatter_reduce(0, signals.group, signals.scores, "amin")
+    above = signals.scores - least[signals.group]
+    mean, count = group_means(above, signals.group)
+    centred = above - mean
     variance = group_means(centred**2, signals.group)[0] * count / (count - 1).clamp(min=1)
     return Estimate((centred / (variance.sqrt() + eps))[:, None] * signals.mask)
 
