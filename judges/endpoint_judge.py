@@ -56,18 +56,21 @@ class EndpointJudge:
         record: Callable[[JudgeCall], None],
         emit: Callable[[Slate, Answer], None],
     ) -> None:
-        failures_in_a_row = 0
+        failures_in_a_row, last_failure = 0, ""
 
         async with open_client(self.endpoint) as client:
 
             async def call(question: Question) -> JudgeCall:
-                nonlocal failures_in_a_row
+                nonlocal failures_in_a_row, last_failure
                 key = self.call_key(question)
                 if key in known and known[key].outcome in ANSWERS:
                     return known[key]
                 made = await self._call(client, key, question)
                 record(made)
-                failures_in_a_row = failures_in_a_row + 1 if made.outcome == "endpoint_failure" else 0
+                if made.outcome == "endpoint_failure":
+                    failures_in_a_row, last_failure = failures_in_a_row + 1, made.reply
+                else:
+                    failures_in_a_row = 0
                 return made
 
             async def work(slate: Slate) -> None:
@@ -76,7 +79,7 @@ class EndpointJudge:
                 if failures_in_a_row >= max(FEWEST_FAILURES_TO_STOP, 2 * self.endpoint.concurrency):
                     raise UserError(
                         f"{self.file}: the endpoint {self.endpoint.base_url} failed {failures_in_a_row} times in a "
-                        f"row ({calls[-1].reply}): mend it and run the same command again, it goes on from here"
+                        f"row ({last_failure}): mend it and run the same command again, it goes on from here"
                     )
 
             await run_workers(slates, work, self.endpoint.concurrency, self.endpoint.timeout_seconds)

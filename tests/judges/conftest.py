@@ -98,6 +98,7 @@ class Reply:
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     delay: float = 0.0
+    drip: float = 0.0  # seconds between bytes
 
 
 def completion(text: str | None, finish: str = "stop", **more: Any) -> Reply:
@@ -132,7 +133,12 @@ def scripted() -> Iterator[Scripted]:
                     self.send_header(name, value)
                 self.send_header("Content-Length", str(len(reply.body)))
                 self.end_headers()
-                self.wfile.write(reply.body)
+                if reply.drip:
+                    for byte in reply.body:
+                        self.wfile.write(bytes([byte]))
+                        released.wait(reply.drip)
+                else:
+                    self.wfile.write(reply.body)
             except ConnectionError:
                 self.close_connection = True
 

@@ -137,6 +137,16 @@ def test_a_hung_request_holds_up_nothing_else(
     assert reasons == ["no reply within 1 s"]
 
 
+def test_a_reply_that_drips_in_byte_by_byte_is_given_up(
+    scripted: Scripted, judge_file: Callable[..., Path], store: Store
+) -> None:
+    scripted.reply = lambda request, n: Reply(completion("[[A]]").body, drip=0.2)
+    judge = load_judge(judge_file(scripted.url, timeout_seconds=0.6, max_retries=0), UNUSED)
+    started = time.monotonic()
+    assert label_slates(judge, store.slates()[:1], store) == {"endpoint_failure": 1}
+    assert time.monotonic() - started < 10
+
+
 def test_an_endpoint_that_stops_answering_stops_the_batch(
     scripted: Scripted, judge_file: Callable[..., Path], store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
