@@ -89,10 +89,7 @@ def fit(
     )
     per_epoch = -(-len(examples) // settings.slates_per_step)
     total = settings.epochs * per_epoch
-    warmup = max(1, total // 10)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min((step + 1) / warmup, (total - step) / max(1, total - warmup + 1), 1.0)
-    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_factor(step, total))
     losses: list[float] = []
     for _ in range(settings.epochs):
         order = torch.randperm(len(examples), generator=generator).tolist()
@@ -114,6 +111,12 @@ def fit(
     return losses
 
 
+def rate_factor(step: int, total: int) -> float:
+    """The share of the learning rate at a step: linear warm-up over a tenth of the steps, then linear decay to 0."""
+    warmup = max(1, total // 10)
+    return min((step + 1) / warmup, (total - step) / max(1, total - warmup + 1), 1.0)
+
+
 def _loss(model: ScoreModel, examples: Sequence[Example], centring: float, pad_id: int) -> Tensor:
     packed = pack([e.group for e in examples], pad_id, device_of(model))
     targets = pair_targets([(len(e.group.candidates), e.preferences) for e in examples], packed.tokens.device)
@@ -124,11 +127,17 @@ def measure(model: ScoreModel, examples: Sequence[Example], pad_id: int, token_b
     """Score labelled slates and compare with their preferences; ties count for log-loss and calibration only."""
     examples = [e for e in examples if e.preferences]
     if not examples:
+        return compare(torch.zeros(0), examples)
+    # Bradley-Terry probabilities live on the raw scale, not on the one that the policy is rewarded with.
+    scores = score_groups(model, [e.group for e in examples], pad_id, token_budget) * model.std + model.mean
+    return compare(scores.cpu(), examples)
+
+
+def compare(scores: Tensor, examples: Sequence[Example]) -> Accuracy:
+    """How well (N,) raw scores of the examples' candidates, in order, predict their preferences."""
+    if not examples:
         nan = float("nan")
         return Accuracy(0, nan, nan, nan, nan, nan, nan)
-    groups = [e.group for e in examples]
-    # Bradley-Terry probabilities live on the raw scale, not on the one that the policy is rewarded with.
-    scores = (score_groups(model, groups, pad_id, token_budget) * model.std + model.mean).cpu()
     targets = pair_targets([(len(e.group.candidates), e.preferences) for e in examples])
     lead = (scores[targets.i] - scores[targets.j]).numpy()
     p = targets.p.numpy()
@@ -139,7 +148,7 @@ def measure(model: ScoreModel, examples: Sequence[Example], pad_id: int, token_b
     counts = np.bincount(slate, decided, len(examples))
     used = counts > 0
     interval = bootstrap(hits[used] / counts[used], counts[used])
-    lengths = np.array([len(c) for g in groups for c in g.candidates], dtype=float)
+    lengths = np.array([len(c) for e in examples for c in e.group.candidates], dtype=float)
     return Accuracy(
         pairs=int(decided.sum()),
         accuracy=interval.mean,
