@@ -31,7 +31,7 @@ check: $(VENV)/.installed-dev
 	@$(RUN) -m mypy
 
 screenshots: $(VENV)/.installed-dev
-	@$(RUN) benchmarks/screenshots.py
+	@$(RUN) benchmarks/screenshots.py $(PROJECT)
 
 clean:
 	rm -rf $(VENV) build dist

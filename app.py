@@ -34,8 +34,8 @@ POLL_SECONDS = 1.0
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Returns 0, 2 for a mistake of the user's (one line on stderr), 130 when stopped."""
     options = _parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, _stop)
-    signal.signal(signal.SIGINT, _stop)
+    # A polite kill is a Ctrl-C; and SIGINT keeps Python's own handler, which asyncio replaces to drain its tasks.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         options.command(options)
     except UserError as error:
@@ -44,13 +44,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     return 0
-
-
-def _stop(*_: object) -> None:
-    """Stop once: a second signal (Ctrl-C reaches every process of a terminal) must not break the clean-up."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise KeyboardInterrupt
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -169,13 +162,19 @@ def judge(options: argparse.Namespace) -> None:
 
     judge = load_judge(_shipped("judges", options.judge), DATA / "rubrics")
     store = Store(options.project)
-    judge.check()
     todo = waiting(store.slates(), store.labels(annotator=judge.annotator.id))[: options.limit]
+    if todo:
+        judge.check()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns) as progress:
-        task = progress.add_task(judge.annotator.id, total=len(todo))
-        outcomes = label_slates(judge, todo, store, lambda _: progress.advance(task))
-    print(f"{judge.annotator.id}: " + (", ".join(f"{n} {o}" for o, n in outcomes.items()) or "nothing left to label"))
+    try:
+        with Progress(*columns) as progress:
+            task = progress.add_task(judge.annotator.id, total=len(todo))
+            outcomes = label_slates(judge, todo, store, lambda _: progress.advance(task))
+    except KeyboardInterrupt:
+        print("stopped; every finished label is kept, and the same command goes on from here")
+        raise
+    counts = ", ".join(f"{n} {outcome}" for outcome, n in outcomes.items())
+    print(f"{judge.annotator.id}: {counts or 'nothing left to label'}")
 
 
 def loop(options: argparse.Namespace) -> None:
@@ -211,6 +210,8 @@ def loop(options: argparse.Namespace) -> None:
             message = str(error)
             raise
         except KeyboardInterrupt:
+            for again in (signal.SIGINT, signal.SIGTERM):  # a second Ctrl-C must not break the clean-up
+                signal.signal(again, signal.SIG_IGN)
             reason, message = "stopped", "go on with --resume"
             raise
         finally:
@@ -300,11 +301,13 @@ def demo(options: argparse.Namespace) -> None:
     project = ["--project", str(options.project)]
     address = ["--host", options.host, "--port", str(options.port)]
     settings = [part for override in options.set for part in ("--set", override)]
-    web = subprocess.Popen([*me, "serve", *project, *address])
+    # Each in a session of its own: Ctrl-C reaches this process alone, which then stops them in order, once.
+    web = subprocess.Popen([*me, "serve", *project, *address], start_new_session=True)
     training = None
     try:
         _wait_until_served(web, options.host, options.port)
-        training = subprocess.Popen([*me, "loop", str(run_file), "--resume", *project, *settings])
+        loop_command = [*me, "loop", str(run_file), "--resume", *project, *settings]
+        training = subprocess.Popen(loop_command, start_new_session=True)
         while training.poll() is None and web.poll() is None:
             time.sleep(0.2)
         if training.returncode == 0:
@@ -314,12 +317,9 @@ def demo(options: argparse.Namespace) -> None:
         for process in (training, web):
             if process is not None and process.poll() is None:
                 process.send_signal(signal.SIGINT)
-        for process in (training, web):
-            if process is not None:
                 process.wait()
-    failed = next((p.returncode for p in (web, training) if p is not None and p.returncode), 0)
-    if failed:
-        sys.exit(failed)
+    if training is not None and training.returncode:
+        sys.exit(training.returncode)
 
 
 def _wait_until_served(web: subprocess.Popen[bytes], host: str, port: int) -> None:

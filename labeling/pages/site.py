@@ -37,6 +37,7 @@ def mount(app: FastAPI, store: Store) -> None:
         gr.Navbar(main_page_name="Label")
         label.build(_versioned("label.css"), _versioned("label.js"))
     with pages.route("Live", "/live"):
+        gr.Navbar(main_page_name="Label")
         live.build(store)
 
     # Gradio says that pages with routes have no server-side rendering, also when none was asked for.
