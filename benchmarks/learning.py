@@ -30,43 +30,16 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-ARMS: dict[str, dict[str, Any]] = {
-    "ppo": {"recipe": {"name": "ppo"}},
-    "grpo": {"recipe": {"name": "grpo"}},
-    "ppo_frozen": {"recipe": {"name": "ppo"}, "refit": "first"},
-    "grpo_frozen": {"recipe": {"name": "grpo"}, "refit": "first"},
-    "grpo_random": {"recipe": {"name": "grpo"}, "random_labels": True},
-}
 ITERATIONS, SLATES = 8, 10
-LEARNING_RATE = 5e-4
-
-
-def settings(arm: str, seed: int) -> dict[str, Any]:
-    """The run file of an arm, as data: arms differ in what their name says and in nothing else."""
-    told = ARMS[arm]
-    frozen = told.get("refit") == "first"
-    return {
-        "name": f"{arm}-{seed}",
-        "seed": seed,
-        "iterations": ITERATIONS,
-        "sampling": {"prompts": 8, "responses": 4, "max_new_tokens": 40},
-        "labels": {
-            "slates": SLATES,
-            "first_slates": SLATES * ITERATIONS if frozen else SLATES,
-            "candidates": [4],
-            "heldout_share": 0.2,
-            "humans": False,
-            "oracle": {"temperature": 0.1, "random_labels": told.get("random_labels", False)},
-        },
-        "reward_model": {
-            "refit": told.get("refit", "every"),
-            "epochs": 2,
-            "learning_rate": 3e-4,
-            "head_learning_rate": 3e-3,
-        },
-        "recipe": {**told["recipe"], "learning_rate": LEARNING_RATE},
-        "evaluation": {"prompts": 8, "gold": "concise"},
-    }
+UPFRONT = ("reward_model.refit=first", f"labels.first_slates={ITERATIONS * SLATES}")
+# An arm is a shipped run file and what it changes there: its name says all of it.
+ARMS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "ppo": ("ppo", ()),
+    "grpo": ("grpo", ()),
+    "ppo_frozen": ("ppo", UPFRONT),
+    "grpo_frozen": ("grpo", UPFRONT),
+    "grpo_random": ("grpo", ("labels.oracle.random_labels=true",)),
+}
 
 
 def run(arm: str, seed: int) -> None:
@@ -80,9 +53,12 @@ def run(arm: str, seed: int) -> None:
     from rlhf.loop_state import start
     from rlhf.loop_steps import evaluate
     from rlhf.online_loop import Surroundings, run_loop
-    from rlhf.run_config import parse_run
+    from rlhf.run_config import load_run
 
-    config = parse_run(settings(arm, seed))
+    recipe, changes = ARMS[arm]
+    budget = (f"iterations={ITERATIONS}", f"labels.slates={SLATES}", "evaluation.prompts=8")
+    overrides = (f"name={arm}-{seed}", f"seed={seed}", *budget, *changes)
+    config = load_run(ROOT / "data" / "runs" / f"{recipe}.toml", overrides)
     rubric = load_rubric(config.evaluation.gold, ROOT / "data" / "rubrics")
     prompts = [
         replace(entry.prompt, split=entry.split or "train")
@@ -122,7 +98,7 @@ def run(arm: str, seed: int) -> None:
     result = {
         "arm": arm,
         "seed": seed,
-        "settings": settings(arm, seed),
+        "overrides": overrides,
         "before": {key: before[key] for key in kept},
         "after": {key: after[key] for key in kept},
         "labels": len(labeled),
