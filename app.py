@@ -200,7 +200,12 @@ def loop(options: argparse.Namespace) -> None:
     with run_folder(folder, config):
         sources = [*(["human"] if config.labels.humans else []), *config.labels.judges]
         sources += ["oracle"] if config.labels.oracle else []
-        told = {"recipe": config.recipe["name"], "model": config.model.name, "seed": config.seed, "sources": sources}
+        told = {
+            "recipe": config.make_recipe().name,
+            "model": config.model.name,
+            "seed": config.seed,
+            "sources": sources,
+        }
         emit(0, "run", {**told, "iterations": config.iterations, "config": config.to_dict(), **provenance(HERE)})
         reason, message = "failed", "an internal error; the terminal says more"
         try:
@@ -217,7 +222,8 @@ def loop(options: argparse.Namespace) -> None:
         finally:
             view.close()
             store.add_event(RunEvent(config.name, 0, "end", {"reason": reason, "message": message}))
-            print(f"{config.name}: {reason} ({message})")
+            if reason != "failed":
+                print(f"{config.name}: {reason} ({message})")
 
 
 def _run(
