@@ -25,9 +25,10 @@ def save_checkpoint(folder: Path, iteration: int, state: dict[str, Any], keep: i
     The new one is durable before an old one goes. Raises UserError when it cannot be written.
     """
     target = folder / f"iteration-{iteration:05d}"
-    work = folder / f".{target.name}.{os.getpid()}"
+    work = folder / f".{target.name}"
     try:
-        shutil.rmtree(work, ignore_errors=True)
+        for stale in folder.glob(".iteration-*"):  # what a killed process left; the run's lock keeps living ones out
+            shutil.rmtree(stale)
         work.mkdir(parents=True)
         with open(work / FILE, "wb") as file:
             torch.save(state, file)
@@ -36,11 +37,12 @@ def save_checkpoint(folder: Path, iteration: int, state: dict[str, Any], keep: i
         shutil.rmtree(target, ignore_errors=True)
         work.rename(target)
     except (OSError, RuntimeError) as error:
-        shutil.rmtree(work, ignore_errors=True)
         raise UserError(
             f"cannot write the checkpoint {target}: {getattr(error, 'strerror', None) or error}; free some space and "
             "start again with --resume"
         ) from error
+    finally:  # also when the user presses Ctrl-C
+        shutil.rmtree(work, ignore_errors=True)
     for old in _all(folder)[:-keep]:
         shutil.rmtree(folder / f"iteration-{old:05d}")
     return target

@@ -121,8 +121,9 @@ def make_recipe(name: str, constants: dict[str, Any]) -> Recipe:
             raise UserError(f"recipe {name!r} has no constant {key!r}: choose among {', '.join(CONSTANTS)}")
         whole = key in ("epochs", "minibatches", "horizon")
         number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
-        if not number or not (1 if whole else 0) <= value < math.inf:
-            raise UserError(f"{key} = {value!r}: it must be a {'whole number >= 1' if whole else 'number >= 0'}")
+        if not number or not (1 if whole else 0) <= value < math.inf or (key == "target" and value == 0):
+            allowed = "whole number >= 1" if whole else "number > 0" if key == "target" else "number >= 0"
+            raise UserError(f"{key} = {value!r}: it must be a {allowed}")
         recipe = replace(recipe, **{key: value}) if key in PLAIN else _replace_part(recipe, key, value)
     return recipe
 

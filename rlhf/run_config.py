@@ -17,6 +17,12 @@ STRICT = ConfigDict(extra="forbid", strict=False)
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+# What pydantic calls by its Python name.
+PLAIN_WORDS = {
+    "tuple_type": 'it must be a list, such as [2, 4] or ["criteria"]',
+    "dataclass_type": "it must be a section of its own",
+    "dict_type": "it must be a section of its own",
+}
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -87,8 +93,8 @@ class RewardModelConfig:
     learning_rate: Rate = 2e-4
     head_learning_rate: Rate = 2e-3
     slates_per_step: Positive = 4
-    replay: Annotated[float, Field(ge=0)] = 1.0
-    centring: Annotated[float, Field(ge=0)] = 0.001
+    replay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    centring: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.001
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -104,7 +110,7 @@ class RunConfig:
     """One online loop. recipe: `name` and any of its constants. token_budget: padded tokens in one forward."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")] = "run"
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     iterations: Positive = 6
     token_budget: Positive = 2048
     keep_checkpoints: Positive = 1
@@ -183,7 +189,10 @@ def explain(error: ValidationError, root: Any) -> str:
             section = globals().get(annotation.removesuffix(" | None"), root)
         known = ", ".join(f.name for f in dataclasses.fields(section)) if dataclasses.is_dataclass(section) else ""
         return f"unknown key {key!r}; known here: {known}"
-    return f"{key} = {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}"
+    shown = repr(first["input"])
+    if len(shown) > 80:
+        shown = f"{shown[:80]}…"
+    return f"{key} = {shown}: {PLAIN_WORDS.get(first['type'], first['msg'][0].lower() + first['msg'][1:])}"
 
 
 def _override(data: dict[str, Any], override: str) -> None:

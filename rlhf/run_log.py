@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -40,13 +40,14 @@ def provenance(code: Path) -> dict[str, Any]:
 def run_folder(folder: Path, config: RunConfig) -> Iterator[None]:
     """Hold a run's folder for one process, and its configuration in `config.json`.
 
-    Raises UserError when another process holds it, when the run exists with another configuration, and when the
-    folder cannot be written.
+    Raises UserError when another process holds it, when the run has a checkpoint of another configuration, and when
+    the folder cannot be written.
     """
     told = json.loads(json.dumps(config.to_dict()))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / "lock", "a", encoding="utf-8") as lock:
+    with ExitStack() as held:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = held.enter_context(open(folder / "lock", "a", encoding="utf-8"))
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
@@ -54,16 +55,17 @@ def run_folder(folder: Path, config: RunConfig) -> Iterator[None]:
                     f"the run {config.name!r} is running already: stop it, or use --set name=NAME"
                 ) from error
             known = folder / "config.json"
-            if known.exists():
+            # Before its first checkpoint a run has learned nothing, and what stopped it may have been a setting.
+            if known.exists() and any(folder.glob("iteration-*")):
                 _require_same(json.loads(known.read_text(encoding="utf-8")), told, config.name)
             draft = folder / f".config.{os.getpid()}"
             draft.write_text(json.dumps(told, indent=2), encoding="utf-8")
             draft.replace(known)
-            yield
-    except OSError as error:
-        raise UserError(
-            f"cannot write in {folder}: {error.strerror or error}; free some space or change its owner"
-        ) from error
+        except OSError as error:
+            raise UserError(
+                f"cannot write in {folder}: {error.strerror or error}; free some space or change its owner"
+            ) from error
+        yield
 
 
 def _require_same(old: dict[str, Any], new: dict[str, Any], name: str, prefix: str = "") -> None:

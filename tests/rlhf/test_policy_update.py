@@ -172,7 +172,8 @@ def moved_by(before: list[Tensor], after: list[Tensor], rate: float) -> list[Ten
 
 
 def test_grpo_is_its_formula_on_plain_sequences() -> None:
-    # −1/N Σ_i 1/|y_i| Σ_t [min(ρA, clip(ρ, 0.8, 1.2)A) − β·(e^(ref−logp) − (ref−logp) − 1)], A = (R − mean)/(std + 1e-4)
+    # −1/N Σ_i 1/|y_i| Σ_t [min(ρA, clip(ρ, 0.8, 1.2)A) − β·(e^(ref−logp) − (ref−logp) − 1)],
+    # A = (R − mean)/(std + 1e-4).
     recipe = replace(once(GRPO), loss_kl=replace(GRPO.loss_kl, beta=0.5))  # type: ignore[type-var]
     learner = make(recipe, rate=0.5)
     with torch.no_grad():  # a policy that has left its reference, so that the penalty counts
@@ -263,7 +264,7 @@ def test_ppo_is_its_formula_on_plain_sequences() -> None:
     for got, want in zip(moved_by(before, parameters(learner.policy.model), 0.5), expected, strict=True):
         torch.testing.assert_close(got, want, atol=2e-6, rtol=1e-3)
     for got, want in zip(moved_by(before_critic, parameters(critic), CRITIC_RATE), expected_critic, strict=True):
-        torch.testing.assert_close(got, want, atol=2e-6, rtol=1e-3)
+        torch.testing.assert_close(got, want, atol=2e-5, rtol=1e-3)
     sequence_kl = sum((k1(rollout.old_logp[n, : len(r)], r)).sum().item() for n, r in enumerate(ref)) / COUNT
     assert metrics["kl_per_sequence"] == pytest.approx(sequence_kl, rel=1e-4)
     assert metrics["kl_per_token"] == pytest.approx(sequence_kl * COUNT / 20, rel=1e-4)
