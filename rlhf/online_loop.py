@@ -193,7 +193,8 @@ def _sample(loop: Loop, iteration: int) -> tuple[Answers, Answers, Answers]:
     ) as progress:
         stream = torch_stream(config.seed, iteration, "sample")
         both = answer(state.policy, [*train, *held], each, config, f"policy-{iteration - 1}", stream, progress)
-    return take(both, 0, learn), take(both, 0, len(train)), take(both, len(train), len(both.prompts))
+    learned = take(both, 0, min(learn, len(train)))  # never a held-out prompt, however few train prompts there are
+    return learned, take(both, 0, len(train)), take(both, len(train), len(both.prompts))
 
 
 def _slate_counts(config: RunConfig, iteration: int) -> tuple[int, int]:
