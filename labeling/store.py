@@ -1,26 +1,19 @@
 """The one store of a project: all SQL lives here, and records go in and come out.
 
-SQLite in WAL mode with synchronous=FULL: what a method returns from is on disk. Each thread gets its own
-connection, each write its own immediate transaction, so any number of processes share one project. Everything
-that is added has a key; adding it again changes nothing.
+What a method returns from is on disk (see `labeling.database`). Everything that is added has a key; adding it again
+changes nothing.
 """
 
 from __future__ import annotations
 
 import json
-import sqlite3
-import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from sqlite_utils import Database
-
-from labeling.migrations import migrate
+from labeling.database import ProjectDatabase
 from labeling.preferences import expand_all
 from labeling.records import (
     Annotator,
@@ -36,8 +29,6 @@ from labeling.records import (
     UserError,
 )
 
-DATABASE = "prefloop.sqlite"
-BUSY_SECONDS = 30
 # What a slate must meet to be given to a person; values: k from, k to, annotator, now, annotator, overlap.
 WANTED = """k BETWEEN ? AND ? AND id NOT IN (SELECT slate_id FROM standing WHERE annotator = ?)
     AND (SELECT count(*) FROM standing JOIN annotator ON annotator.id = standing.annotator
@@ -85,85 +76,8 @@ class Lease:
     expires: float
 
 
-class Store:
-    """The labels, slates and runs of the project in folder `project`.
-
-    Raises UserError when the folder holds no project and `create` is false, when the file is no database of
-    ours or of a newer version, and from any write when the disk is full.
-    """
-
-    def __init__(self, project: str | Path, create: bool = False) -> None:
-        self.project = Path(project)
-        self.path = self.project / DATABASE
-        self._threads = threading.local()
-        if not self.path.exists():
-            if not create:
-                raise UserError(
-                    f"{self.project} holds no Prefloop project: make one with `prefloop import` or `prefloop demo`"
-                )
-            try:
-                self.project.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise UserError(f"cannot create the project folder {self.project}: {error.strerror}") from error
-        with self._explained():
-            migrate(self.db, str(self.path))
-
-    @property
-    def db(self) -> Database:
-        """This thread's connection."""
-        if not hasattr(self._threads, "db"):
-            with self._explained():
-                connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
-                for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-                    connection.execute(f"PRAGMA {pragma}")
-                self._threads.db = Database(connection)
-        return self._threads.db
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Turn what can go wrong with a database file into one line for the user."""
-        try:
-            yield
-        except (sqlite3.OperationalError, sqlite3.DatabaseError) as error:
-            if isinstance(error, sqlite3.IntegrityError):
-                raise
-            text = str(error)
-            if "full" in text or "disk I/O" in text:
-                raise UserError(
-                    f"{self.path}: cannot write ({text}): free some space and try again; nothing was half-written"
-                ) from error
-            if "not a database" in text or "malformed" in text:
-                raise UserError(f"{self.path} is not a Prefloop database ({text}): name another --project") from error
-            if "locked" in text:
-                raise UserError(
-                    f"{self.path} stayed locked for {BUSY_SECONDS} s: stop the other program that holds it"
-                ) from error
-            if "unable to open" in text or "readonly" in text:
-                raise UserError(f"{self.path} cannot be opened for writing: check the folder's permissions") from error
-            raise
-
-    @contextmanager
-    def writing(self) -> Iterator[Database]:
-        """One immediate transaction: all of it is on disk afterwards, or none of it.
-
-        Inside another `writing()` of this thread it joins that one, so that several writes can stand or fall together.
-        """
-        if self.db.conn.in_transaction:
-            yield self.db
-            return
-        with self._explained():
-            self.db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self.db
-                self.db.execute("COMMIT")
-            except BaseException:
-                if self.db.conn.in_transaction:
-                    self.db.execute("ROLLBACK")
-                raise
-
-    def _rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
-        with self._explained():
-            return list(self.db.query(sql, parameters))
+class Store(ProjectDatabase):
+    """The labels, slates and runs of a project."""
 
     # Prompts and slates
 
@@ -180,11 +94,11 @@ class Store:
     def prompts(self, split: Split | None = None) -> list[Prompt]:
         """All prompts (of one split), in the order in which they came."""
         where, values = ("", []) if split is None else ("WHERE split = ?", [split])
-        return [_prompt(row) for row in self._rows(f"SELECT * FROM prompt {where} ORDER BY rowid", values)]
+        return [_prompt(row) for row in self.rows(f"SELECT * FROM prompt {where} ORDER BY rowid", values)]
 
     def prompt_splits(self) -> dict[str, Split]:
         """The split of every prompt, by prompt id."""
-        return {row["id"]: row["split"] for row in self._rows("SELECT id, split FROM prompt")}
+        return {row["id"]: row["split"] for row in self.rows("SELECT id, split FROM prompt")}
 
     def add_slates(self, slates: Iterable[Slate]) -> int:
         """Add slates and their prompts. Returns how many slates were new."""
@@ -231,9 +145,9 @@ class Store:
         values = list(given.values())
         candidates: dict[str, list[Candidate]] = defaultdict(list)
         inside = f"SELECT candidate.* FROM candidate WHERE slate_id IN (SELECT slate.id {source})"
-        for row in self._rows(f"{inside} ORDER BY slate_id, position", values):
+        for row in self.rows(f"{inside} ORDER BY slate_id, position", values):
             candidates[row["slate_id"]].append(Candidate(row["text"], row["policy"], bool(row["finished"])))
-        rows = self._rows(f"SELECT prompt.*, slate.*, slate.id AS slate_id {source} ORDER BY seq", values)
+        rows = self.rows(f"SELECT prompt.*, slate.*, slate.id AS slate_id {source} ORDER BY seq", values)
         return [_slate(row, tuple(candidates[row["slate_id"]])) for row in rows]
 
     def slate(self, slate_id: str) -> Slate | None:
@@ -254,7 +168,7 @@ class Store:
 
     def annotators(self) -> dict[str, Annotator]:
         """All annotators, by id."""
-        rows = self._rows("SELECT * FROM annotator")
+        rows = self.rows("SELECT * FROM annotator")
         return {r["id"]: Annotator(r["id"], r["kind"], r["weight"], r["flip_rate"]) for r in rows}
 
     def add_labels(self, labels: Iterable[Label]) -> int:
@@ -267,23 +181,23 @@ class Store:
             return sum(map(self._add_label, labels))
 
     def _add_label(self, label: Label) -> int:
-        known = self._rows("SELECT * FROM label WHERE client_key = ?", [label.client_key])
+        known = self.rows("SELECT * FROM label WHERE client_key = ?", [label.client_key])
         if known:
             if _label(known[0]) != label:
                 raise Conflict(
                     f"the client_key {label.client_key!r} was already used for another answer: choose a new one"
                 )
             return 0
-        k = self._rows("SELECT k FROM slate WHERE id = ?", [label.slate_id])
+        k = self.rows("SELECT k FROM slate WHERE id = ?", [label.slate_id])
         if not k:
             raise Conflict(f"there is no slate {label.slate_id!r} in this project: import its candidates first")
         for name, values in (("ranks", label.ranks), ("order", label.order)):
             if values and len(values) != k[0]["k"]:
                 raise Conflict(f"{name} has {len(values)} entries for a slate of {k[0]['k']} candidates")
-        if not self._rows("SELECT 1 FROM annotator WHERE id = ?", [label.annotator]):
+        if not self.rows("SELECT 1 FROM annotator WHERE id = ?", [label.annotator]):
             raise Conflict(f"the annotator {label.annotator!r} is not known to this project")
         if label.supersedes is not None:
-            old = self._rows("SELECT slate_id, annotator FROM standing WHERE client_key = ?", [label.supersedes])
+            old = self.rows("SELECT slate_id, annotator FROM standing WHERE client_key = ?", [label.supersedes])
             if old != [{"slate_id": label.slate_id, "annotator": label.annotator}]:
                 raise Conflict(f"{label.supersedes!r} is not a standing label of {label.annotator} on this slate")
         given = [label.client_key, label.slate_id, label.annotator, label.outcome, _json(label.ranks)]
@@ -300,7 +214,7 @@ class Store:
         self, *, annotator: str | None = None, slate_id: str | None = None, history: bool = False
     ) -> list[Label]:
         """Labels that stand (with `history`, also the superseded and undone), in the order in which they came."""
-        rows = self._rows(
+        rows = self.rows(
             f"SELECT * FROM {'label' if history else 'standing'} "
             "WHERE (? IS NULL OR annotator = ?) AND (? IS NULL OR slate_id = ?) ORDER BY seq",
             [annotator, annotator, slate_id, slate_id],
@@ -336,12 +250,12 @@ class Store:
         """
         now = time.time()
         with self.writing():
-            held = self._rows(
+            held = self.rows(
                 "SELECT slate_id AS id FROM lease JOIN slate ON slate.id = slate_id "
                 "WHERE annotator = ? AND expires > ? AND k BETWEEN ? AND ? ORDER BY expires DESC LIMIT 1",
                 [annotator, now, *k],
             )
-            wanted = held or self._rows(
+            wanted = held or self.rows(
                 f"SELECT id FROM slate WHERE {WANTED} ORDER BY seq DESC LIMIT 1",
                 [*k, annotator, now, annotator, overlap],
             )
@@ -355,7 +269,7 @@ class Store:
 
     def _shown_order(self, slate_id: str, annotator: str) -> tuple[int, ...]:
         """The order of this person's lease, also of one that ran out: two open pages must never differ."""
-        rows = self._rows("SELECT display_order FROM lease WHERE slate_id = ? AND annotator = ?", [slate_id, annotator])
+        rows = self.rows("SELECT display_order FROM lease WHERE slate_id = ? AND annotator = ?", [slate_id, annotator])
         return tuple(json.loads(rows[0]["display_order"])) if rows else ()
 
     def _add_lease(self, slate_id: str, annotator: str, order: Sequence[int], expires: float) -> None:
@@ -368,11 +282,11 @@ class Store:
     def waiting(self, annotator: str, k: tuple[int, int], overlap: int = 1) -> int:
         """How many slates of k[0]..k[1] candidates this annotator holds or could still be given."""
         values = [*k, annotator, time.time(), annotator, overlap]
-        return self._rows(f"SELECT count(*) AS n FROM slate WHERE {WANTED}", values)[0]["n"]
+        return self.rows(f"SELECT count(*) AS n FROM slate WHERE {WANTED}", values)[0]["n"]
 
     def counts(self) -> dict[str, int]:
         """How many standing labels each annotator has given."""
-        rows = self._rows("SELECT annotator, count(*) AS n FROM standing GROUP BY annotator ORDER BY annotator")
+        rows = self.rows("SELECT annotator, count(*) AS n FROM standing GROUP BY annotator ORDER BY annotator")
         return {row["annotator"]: row["n"] for row in rows}
 
     def answer_lease(
@@ -384,7 +298,7 @@ class Store:
         when this annotator holds no lease on the slate (also one that ran out is good), and as `add_labels` does.
         """
         with self.writing():
-            known = self._rows("SELECT * FROM label WHERE client_key = ?", [client_key])
+            known = self.rows("SELECT * FROM label WHERE client_key = ?", [client_key])
             order = _label(known[0]).order if known else self._shown_order(slate_id, annotator)
             if not order:
                 raise Conflict("this comparison is not open for you: it was answered already, or never given to you")
@@ -397,10 +311,10 @@ class Store:
         there is nothing to take back, or the key belongs to something else.
         """
         with self.writing():
-            known = self._rows("SELECT annotator, outcome FROM label WHERE client_key = ?", [client_key])
+            known = self.rows("SELECT annotator, outcome FROM label WHERE client_key = ?", [client_key])
             if known == [{"annotator": annotator, "outcome": "undone"}]:
                 return False
-            last = self._rows(
+            last = self.rows(
                 "SELECT standing.* FROM standing JOIN slate ON slate.id = slate_id "
                 "WHERE annotator = ? AND k BETWEEN ? AND ? ORDER BY standing.seq DESC LIMIT 1",
                 [annotator, *k],
@@ -418,7 +332,7 @@ class Store:
     def judge_calls(self, annotator: str) -> dict[str, JudgeCall]:
         """All recorded calls of a judge, by key."""
         columns = "key, annotator, slate_id, reply, outcome, prompt_tokens, reply_tokens, seconds"
-        rows = self._rows(f"SELECT {columns} FROM judge_call WHERE annotator = ?", [annotator])
+        rows = self.rows(f"SELECT {columns} FROM judge_call WHERE annotator = ?", [annotator])
         return {row["key"]: JudgeCall(**row) for row in rows}
 
     def add_judge_call(self, call: JudgeCall) -> None:
@@ -439,7 +353,7 @@ class Store:
 
     def events(self, run: str | None = None, kind: str | None = None, after: int = 0) -> list[RunEvent]:
         """Events with seq > `after`, oldest first."""
-        rows = self._rows(
+        rows = self.rows(
             "SELECT * FROM run_event WHERE seq > ? AND (? IS NULL OR run = ?) AND (? IS NULL OR kind = ?) ORDER BY seq",
             [after, run, run, kind, kind],
         )
@@ -453,18 +367,18 @@ class Store:
 
     def fit_labels(self, run: str, iteration: int) -> list[str]:
         """The client_keys of the labels that a fit was given."""
-        rows = self._rows("SELECT client_key FROM fit_label WHERE run = ? AND iteration = ?", [run, iteration])
+        rows = self.rows("SELECT client_key FROM fit_label WHERE run = ? AND iteration = ?", [run, iteration])
         return [row["client_key"] for row in rows]
 
     # What the live page and the report ask
 
     def runs(self) -> list[str]:
         """Names of all runs, the one that reported last first."""
-        return [row["run"] for row in self._rows("SELECT run FROM run_event GROUP BY run ORDER BY max(seq) DESC")]
+        return [row["run"] for row in self.rows("SELECT run FROM run_event GROUP BY run ORDER BY max(seq) DESC")]
 
     def human_labels(self, run: str) -> list[HumanLabel]:
         """Standing labels of people, oldest first, each with the fit of `run` that it entered first."""
-        rows = self._rows(
+        rows = self.rows(
             "SELECT slate_id, annotator, outcome, split, slate.run = ? AS ours, first_fit FROM standing "
             "JOIN annotator ON annotator.id = standing.annotator AND kind = 'human' "
             "JOIN slate ON slate.id = slate_id JOIN prompt ON prompt.id = prompt_id "
@@ -476,7 +390,7 @@ class Store:
 
     def label_marks(self) -> tuple[int, int]:
         """Two counters that move when a label is added or a fit is recorded: cheap to ask, to see what is new."""
-        row = self._rows(
+        row = self.rows(
             "SELECT coalesce((SELECT max(seq) FROM label), 0) AS labels, "
             "coalesce((SELECT max(rowid) FROM fit_label), 0) AS fits"
         )[0]

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from labeling.database import DATABASE
 from labeling.records import Annotator, Candidate, Label, Lineage, Message, Prompt, Slate, UserError
-from labeling.store import DATABASE, Conflict, Store
+from labeling.store import Conflict, Store
 
 PAIR, RANKING = (2, 2), (3, 9)
 
