@@ -30,7 +30,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-ITERATIONS, SLATES = 8, 10
+ITERATIONS, SLATES = 6, 10
 UPFRONT = ("reward_model.refit=first", f"labels.first_slates={ITERATIONS * SLATES}")
 # An arm is a shipped run file and what it changes there: its name says all of it.
 ARMS: dict[str, tuple[str, tuple[str, ...]]] = {
