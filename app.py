@@ -183,6 +183,7 @@ def loop(options: argparse.Namespace) -> None:
     # sampling would be several times slower. It is read when torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from labeling.store import RunEvent, Store
+    from rlhf.checkpoints import refuse_if_started
     from rlhf.run_config import load_run
     from rlhf.run_log import provenance, run_folder
     from rlhf.terminal_view import TerminalView
@@ -198,6 +199,8 @@ def loop(options: argparse.Namespace) -> None:
 
     folder = options.project / "runs" / config.name
     with run_folder(folder, config):
+        if not options.resume:
+            refuse_if_started(folder, config.name)  # before the run is told anything, so its events stay as they are
         sources = [*(["human"] if config.labels.humans else []), *config.labels.judges]
         sources += ["oracle"] if config.labels.oracle else []
         told = {

@@ -62,6 +62,12 @@ def latest_checkpoint(folder: Path) -> tuple[int, dict[str, Any]] | None:
         ) from error
 
 
+def refuse_if_started(folder: Path, name: str) -> None:
+    """Raise UserError when the run has a checkpoint: going on must be asked for."""
+    if _all(folder):
+        raise UserError(f"the run {name!r} exists: go on with --resume, or start another with --set name=NAME")
+
+
 def _all(folder: Path) -> list[int]:
     names = (re.fullmatch(r"iteration-(\d{5})", p.name) for p in folder.glob("iteration-*"))
     return sorted(int(match[1]) for match in names if match)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from labeling.records import Label, LabeledSlate, Prompt, Slate, UserError
-from rlhf.checkpoints import latest_checkpoint
+from rlhf.checkpoints import refuse_if_started
 from rlhf.diagnosis import diagnose
 from rlhf.loop_state import LoopState, add_learner, load, save, start
 from rlhf.loop_steps import (
@@ -91,8 +91,8 @@ def run_loop(
     for split, found in splits.items():
         if not found:
             raise UserError(f"the project has no {split} prompts: `prefloop import FILE --split {split}` adds some")
-    if not resume and latest_checkpoint(folder):
-        raise UserError(f"the run {config.name!r} exists: go on with --resume, or start another with --set name=NAME")
+    if not resume:
+        refuse_if_started(folder, config.name)
     with phase(around, 0, "load", config.model.name):
         state = start(config, prompts)
         resumed = load(state, config.make_recipe(), folder)
