@@ -1,14 +1,13 @@
-"""Verdicts come from trends that 95 % confidence supports, not from one good iteration."""
+"""The verdict follows trends that 95 % confidence supports, and says so when there are none."""
 
-from __future__ import annotations
+import math
 
 import pytest
 
 from rlhf.diagnosis import diagnose, trend
+from rlhf.intervals import bootstrap
 
-UP = [0.1, 0.22, 0.28, 0.41, 0.5]
-DOWN = UP[::-1]
-NOISE = [0.3, 0.1, 0.4, 0.2, 0.3]
+UP, DOWN, FLAT = [0.1, 0.22, 0.29, 0.41, 0.5], [0.5, 0.39, 0.31, 0.2, 0.1], [0.3, 0.1, 0.4, 0.2, 0.3]
 
 
 @pytest.mark.parametrize(
@@ -16,32 +15,46 @@ NOISE = [0.3, 0.1, 0.4, 0.2, 0.3]
     [
         (UP, "up"),
         (DOWN, "down"),
-        (NOISE, "flat"),
-        # One jump: slope 0.2; residuals 0.2, 0, −0.2, −0.4, 0.4 give se = √(0.4/3/10) = 0.115; 0.2 < t(3)·se = 0.37.
-        ([0.0, 0.0, 0.0, 0.0, 1.0], "flat"),
-        ([0.1, 0.2, 0.3], "flat"),  # three points have one degree of freedom and say nothing
-        ([None, *UP], "up"),
-        ([0.5] * 6, "flat"),
+        (FLAT, "flat"),
+        (UP[:3], "flat"),  # three points say nothing
+        ([*UP[:2], None, *UP[2:]], "up"),
+        # Slope 0.1, residuals 0.1·(1, −1, −1, 1)·…: y = 0, 0.4, 0.2, 0.6 has slope 0.16, residual sum 0.072,
+        # se = sqrt(0.036/5) = 0.085, and 4.30·0.085 = 0.36 > 0.16.
+        ([0.0, 0.4, 0.2, 0.6], "flat"),
+        # y = 0, 0.1, 0.21, 0.3: slope 0.101, residual sum 0.00010, se = sqrt(0.000045/5) = 0.003; 4.30·0.003 < 0.101.
+        ([0.0, 0.1, 0.21, 0.3], "up"),
     ],
 )
-def test_trend(values: list[float | None], expected: str) -> None:
+def test_trend(values: list, expected: str) -> None:
     assert trend(values) == expected
 
 
 @pytest.mark.parametrize(
     ("proxy", "gold_train", "gold_heldout", "verdict"),
     [
-        (UP, DOWN, NOISE, "reward hacking"),
+        (UP, DOWN, FLAT, "reward hacking"),
+        (UP, DOWN, UP, "reward hacking"),
         (UP, UP, DOWN, "overfitting"),
         (UP, UP, UP, "learning"),
-        (NOISE, UP, UP, "learning"),
-        (DOWN, UP, UP, "not clear"),
-        (UP, NOISE, NOISE, "not clear"),
+        (FLAT, UP, UP, "learning"),
+        (DOWN, UP, UP, "not clear yet"),
+        (UP, FLAT, FLAT, "not clear yet"),
+        (UP[:2], UP[:2], UP[:2], "not clear yet"),
     ],
 )
-def test_verdicts(proxy: list[float], gold_train: list[float], gold_heldout: list[float], verdict: str) -> None:
+def test_verdicts(proxy: list, gold_train: list, gold_heldout: list, verdict: str) -> None:
     rows = [
-        {"proxy_train": a, "gold_train": b, "gold_heldout": c}
-        for a, b, c in zip(proxy, gold_train, gold_heldout, strict=True)
+        {"proxy_train": p, "gold_train": t, "gold_heldout": h}
+        for p, t, h in zip(proxy, gold_train, gold_heldout, strict=True)
     ]
     assert diagnose(rows).startswith(verdict)
+
+
+def test_the_bootstrap_interval_of_a_mean() -> None:
+    found = bootstrap([0.0, 1.0] * 50)
+    # Standard error 0.5/√100 = 0.05, so about 0.5 ± 0.098.
+    assert found.mean == 0.5
+    assert found.low == pytest.approx(0.402, abs=0.02)
+    assert found.high == pytest.approx(0.598, abs=0.02)
+    assert bootstrap([1.0, 0.0], weights=[3.0, 1.0]).mean == 0.75
+    assert math.isnan(bootstrap([]).mean)
