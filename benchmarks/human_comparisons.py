@@ -7,10 +7,11 @@ which splits it by how a conversation opens: no prompt and no opening message is
 the same conversations whatever --train asks for. With --validate the test part stays unread: training and measuring
 share the train part, again split by openings; this is for choosing settings.
 
-Both arms get the same pairs in the same order, shortened before either sees them, the same start (the backbone and a
-head of zeros), optimiser, learning rates and schedule, in float32, one thread each and at the same time, so that
-whatever else the machine does slows both. They differ in what they are: Prefloop reads a slate as one row, the prompt
-once; TRL reads two sequences, and its score stands at the line break after the end-of-turn token.
+Both arms get the same pairs in the same order, shortened before either sees them, and the same start (the backbone
+and a head of zeros), steps, optimiser, learning rates and schedule; all weights are trained, in float32. They run at
+the same time with one thread each, so that whatever else the machine does slows both. They differ in what they are:
+Prefloop reads a slate as one row, the prompt once, and scores at the end-of-turn token; TRL reads two sequences and
+scores at the line break that follows this token in the chat template.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+# ruff: noqa: E402 - torch reads its threads when it is imported, and the packages lie beside this folder
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 ROOT = Path(__file__).resolve().parent.parent
@@ -53,6 +55,17 @@ from rlhf.reward_training import Accuracy, Example, Fit, compare, encode_slate, 
 
 TEST_SHARE = 0.4
 VALIDATION_SHARE = 0.3
+COLUMNS = (
+    "accuracy [95 % CI]",
+    "log-loss",
+    "ECE",
+    "r(score, length)",
+    "tokens trained on",
+    "CPU s to train",
+    "CPU s to score",
+    "wall s",
+    "peak GB",
+)
 LINE_BREAK = 1  # the token that chat templates put behind the end of a turn, which TRL's sequences have
 
 
@@ -65,10 +78,8 @@ class Plan:
     train: int = 500
     test: int = 400
     validate: bool = False
-    context: int = 384
-    adaptation: Literal["full", "lora"] = "full"
-    lora_rank: int = 16
-    fit: Fit = field(default_factory=lambda: Fit(learning_rate=2e-5, head_learning_rate=1e-3, slates_per_step=4))
+    context: int = 256
+    fit: Fit = field(default_factory=lambda: Fit(learning_rate=3e-5, head_learning_rate=1e-3, slates_per_step=4))
     seed: int = 0
     trl_python: str | None = None
 
@@ -174,7 +185,7 @@ def shorten(labeled: LabeledSlate, backbone: Backbone, context: int) -> LabeledS
 
 def train_prefloop(plan: Plan, backbone: Backbone, train: Sequence[Example], test: Sequence[Example]) -> Arm:
     """Fit Prefloop's reward model and score the test pairs."""
-    model = make_reward_model(backbone, plan.adaptation, plan.lora_rank)
+    model = make_reward_model(backbone, "full", lora_rank=0)
     with stopwatch() as training:
         fit(model, train, plan.fit, backbone.pad_id, torch_stream(plan.seed, "order"), _progress)
     with stopwatch() as scoring:
@@ -215,14 +226,12 @@ def write_job(folder: Path, plan: Plan, parts: Parts) -> None:
     write_objects(folder / "test.jsonl", map(_chosen_rejected, parts.test))
     job = {
         "pairs_per_step": plan.fit.slates_per_step,
-        "pairs_per_forward": plan.fit.slates_per_step,
         "learning_rate": plan.fit.learning_rate,
         "head_learning_rate": plan.fit.head_learning_rate,
         "weight_decay": plan.fit.weight_decay,
         "max_grad_norm": plan.fit.max_grad_norm,
         "centring": plan.fit.centring,
         "schedule": [rate_factor(step, steps) for step in range(steps)],
-        "lora_rank": plan.lora_rank if plan.adaptation == "lora" else 0,
         "seed": plan.seed,
     }
     (folder / "job.json").write_text(json.dumps(job))
@@ -312,11 +321,11 @@ def report(plan: Plan, parts: Parts, arms: dict[str, Arm]) -> Iterator[str]:
     """The figures as lines of Markdown."""
     part = "validation (cut from the train part)" if plan.validate else "test"
     yield f"{len(parts.train)} pairs to train on, {len(parts.test)} pairs of {part}; seed {plan.seed}; {plan.fit}"
-    yield "; ".join([plan.adaptation, *(f"left out: {n} × {why}" for why, n in parts.left_out.items())])
+    yield "; ".join(f"left out: {n} × {why}" for why, n in parts.left_out.items())
     packages = ("torch", "transformers", "peft")
     yield f"Python {platform.python_version()}, {', '.join(f'{p} {version(p)}' for p in packages)}\n"
-    yield "| | accuracy [95 % CI] | log-loss | ECE | r(score, length) | tokens trained on | CPU s to train | CPU s to score | wall s | peak GB |"
-    yield "|---|---|---|---|---|---|---|---|---|---|"
+    yield "| | " + " | ".join(COLUMNS) + " |"
+    yield "|---" * (len(COLUMNS) + 1) + "|"
     for name, arm in arms.items():
         a = arm.accuracy
         right = f"{a.accuracy:.1%} [{a.low:.1%}, {a.high:.1%}]"
@@ -350,7 +359,6 @@ def read_plan(arguments: Sequence[str] | None) -> Plan:
     parser.add_argument("--epochs", type=int, default=default.fit.epochs)
     parser.add_argument("--seed", type=int, default=default.seed)
     parser.add_argument("--context", type=int, default=default.context, help="tokens of a prompt and its response")
-    parser.add_argument("--adaptation", choices=("full", "lora"), default=default.adaptation)
     parser.add_argument("--learning-rate", type=float, default=default.fit.learning_rate)
     parser.add_argument("--head-learning-rate", type=float, default=default.fit.head_learning_rate)
     parser.add_argument("--slates-per-step", type=int, default=default.fit.slates_per_step)

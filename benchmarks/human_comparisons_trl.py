@@ -29,7 +29,7 @@ from trl import RewardConfig, RewardTrainer
 def run(folder: Path) -> dict[str, Any]:
     job = json.loads((folder / "job.json").read_text())
     train, test = (read_lines(folder / f"{part}.jsonl") for part in ("train", "test"))
-    tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+    tokenizer = AutoTokenizer.from_pretrained(folder / "model", padding_side="right")
     model = AutoModelForSequenceClassification.from_pretrained(folder / "model", num_labels=1, dtype=torch.float32)
     torch.nn.init.zeros_(model.score.weight)  # as Prefloop's head begins; by default it begins at random
     trainer = RewardTrainer(
@@ -38,8 +38,8 @@ def run(folder: Path) -> dict[str, Any]:
             output_dir=str(folder / "trl"),
             num_train_epochs=1,
             train_sampling_strategy="sequential",
-            per_device_train_batch_size=job["pairs_per_forward"],
-            gradient_accumulation_steps=job["pairs_per_step"] // job["pairs_per_forward"],
+            per_device_train_batch_size=job["pairs_per_step"],
+            center_rewards_coefficient=job["centring"] or None,
             max_grad_norm=job["max_grad_norm"],
             seed=job["seed"],
             max_length=None,  # no pair is too long: they are cut before
