@@ -51,7 +51,7 @@ PROMPTS = [{"prompt": f"say {n}", "split": "heldout" if n % 3 == 0 else "train"}
 
 def prefloop(*arguments: str | Path, cwd: Path, **how: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*COMMAND, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=120, check=False, **how
+        [*COMMAND, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=300, check=False, **how
     )
 
 
@@ -194,7 +194,6 @@ def test_a_database_of_a_newer_version_or_of_something_else(project: Path) -> No
 def test_unknown_names(project: Path) -> None:
     assert "no shipped file 'nobody' in judges" in mistake(project, "judge", "--judge", "nobody")
     assert "no shipped file 'nothing' in runs" in mistake(project, "loop", "nothing")
-    assert "there is no run file gone.toml" in mistake(project, "loop", "gone.toml")
     assert "holds no run yet" in mistake(project, "report", "x.html")
     assert "gone.jsonl: cannot be read (No such file" in mistake(project, "import", "gone.jsonl")
 
@@ -277,7 +276,7 @@ def test_a_model_that_does_not_exist_and_the_same_run_with_one_that_does(project
 # The loop
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 60) -> None:
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 200) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, "it ended too early"
@@ -297,7 +296,7 @@ def test_the_loop_is_stopped_resumed_and_its_labels_leave_as_pairs(project: Path
     ) as process:
         wait_for(lambda: any(project.glob("runs/mine/iteration-*")), process)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert err == ""
     assert "mine: stopped (go on with --resume)" in out
@@ -350,7 +349,7 @@ def test_ctrl_c_ends_the_demo_with_all_its_processes(project: Path) -> None:
     ) as process:
         wait_for(lambda: any(project.glob("runs/mine/iteration-*")), process)
         os.killpg(process.pid, signal.SIGINT)  # a terminal sends Ctrl-C to all of them
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert err == ""
     assert f"Prefloop is at http://127.0.0.1:{port}" in out

@@ -98,7 +98,7 @@ def test_cutting_into_micro_batches_changes_nothing(recipe: Recipe) -> None:
     recipe = replace(recipe, max_grad_norm=1e9)
     found = []
     for budget in (WHOLE, CUT):
-        learner = make(recipe, rate=0.3)
+        learner = make(recipe, rate=0.05)
         metrics = step(learner, roll(learner), recipe, budget)
         found.append((metrics, parameters(learner.policy.model), learner.critic and parameters(learner.critic)))
     (whole, policy, critic), (cut, policy_cut, critic_cut) = found
