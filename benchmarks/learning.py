@@ -30,7 +30,16 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-ITERATIONS, SLATES = 6, 10
+ITERATIONS, SLATES = 5, 8
+# Small enough for two cores: what a run of the shipped file does in more iterations, with more of everything.
+BUDGET = (
+    f"iterations={ITERATIONS}",
+    f"labels.slates={SLATES}",
+    "sampling.prompts=6",
+    "sampling.max_new_tokens=32",
+    "reward_model.replay=0.5",
+    "evaluation.prompts=8",
+)
 UPFRONT = ("reward_model.refit=first", f"labels.first_slates={ITERATIONS * SLATES}")
 # An arm is a shipped run file and what it changes there: its name says all of it.
 ARMS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -56,8 +65,7 @@ def run(arm: str, seed: int) -> None:
     from rlhf.run_config import load_run
 
     recipe, changes = ARMS[arm]
-    budget = (f"iterations={ITERATIONS}", f"labels.slates={SLATES}", "evaluation.prompts=8")
-    overrides = (f"name={arm}-{seed}", f"seed={seed}", *budget, *changes)
+    overrides = (f"name={arm}-{seed}", f"seed={seed}", *BUDGET, *changes)
     config = load_run(ROOT / "data" / "runs" / f"{recipe}.toml", overrides)
     rubric = load_rubric(config.evaluation.gold, ROOT / "data" / "rubrics")
     prompts = [

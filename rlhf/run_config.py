@@ -64,7 +64,8 @@ class LabelConfig:
     sizes, taken in turn: [2, 4] makes pairs and rankings of four. heldout_share: the share of slates whose
     prompts are held out; they measure the reward model and never train it. selector: "large_gap" prefers
     candidates whose predicted scores lie far apart, with `random_share` of the slates drawn at random all the same.
-    humans: people are a source; what they answer in the browser enters the next fit either way. wait_for_humans: labels by people to wait for in each iteration.
+    humans: people are a source; what they answer in the browser enters the next fit either way. wait_for_humans:
+    labels by people to wait for in each iteration.
     judges: names of shipped judges or paths of judge files. oracle: a simulated annotator on the gold score.
     """
 
