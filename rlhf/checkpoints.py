@@ -81,6 +81,9 @@ def trained_state(module: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 def restore(module: torch.nn.Module, state: dict[str, torch.Tensor]) -> None:
     """Put saved tensors back. Raises UserError when they belong to another shape of model."""
-    problems = module.load_state_dict(state, strict=False).unexpected_keys
+    try:
+        problems = module.load_state_dict(state, strict=False).unexpected_keys
+    except RuntimeError as error:  # tensors of another size
+        problems = [str(error).splitlines()[-1].strip()]
     if problems:
-        raise UserError(f"the checkpoint does not fit the model ({problems[0]}): was [model] changed since?")
+        raise UserError(f"the checkpoint does not fit the model ({problems[0]}): was the model changed since?")

@@ -203,7 +203,7 @@ def _slate_counts(config: RunConfig, iteration: int) -> tuple[int, int]:
     if iteration > 1 and config.reward_model.refit == "first":
         return 0, 0
     asked = labels.first_slates if iteration == 1 and labels.first_slates else labels.slates
-    held = round(asked * labels.heldout_share)
+    held = min(round(asked * labels.heldout_share), asked - 1)
     return asked - held, held
 
 

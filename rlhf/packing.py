@@ -32,7 +32,7 @@ class Group:
 class Packed:
     """S rows of length L that hold N candidates of at most T tokens.
 
-    input_ids, position_ids: (S, L). attention: (S, 1, L, L), 0 where a token may look and −inf where not.
+    input_ids, position_ids: (S, L). attention: (S, 1, L, L), 0 where a token may look, else the least float.
     row: (N,) the row of each candidate. column: (N, T) where in its row each token stands.
     before: (N, T) where the hidden state stands that predicts it. tokens: (N, T) ids. mask: (N, T), True on tokens.
     """
@@ -80,8 +80,7 @@ def pack(groups: Sequence[Group], pad_id: int, device: torch.device | str = "cpu
             start, n = start + t, n + 1
     causal = torch.ones(length, length, dtype=torch.bool).tril()
     visible = (owner[:, None, :] == 0) | (owner[:, None, :] == owner[:, :, None])
-    # A padding token looks at itself, so that no row of the softmax is empty.
-    allowed = (causal & visible & (owner[:, None, :] >= 0)) | torch.eye(length, dtype=torch.bool)
+    allowed = causal & visible & (owner[:, None, :] >= 0)
     attention = torch.zeros(allowed.shape).masked_fill_(~allowed, torch.finfo(torch.float32).min)[:, None]
     parts = (ids, positions, attention, row, column, before, tokens, mask)
     return Packed(*(part.to(device) for part in parts))

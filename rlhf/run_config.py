@@ -72,7 +72,7 @@ class LabelConfig:
     slates: Positive = 12
     first_slates: Positive | None = None
     candidates: Annotated[tuple[Annotated[int, Field(ge=2, le=MAX_CANDIDATES)], ...], Field(min_length=1)] = (4,)
-    heldout_share: Share = 0.25
+    heldout_share: Annotated[float, Field(ge=0, lt=1)] = 0.25
     selector: Literal["random", "large_gap"] = "random"
     random_share: Share = 0.2
     humans: bool = True

@@ -57,7 +57,11 @@ def run_folder(folder: Path, config: RunConfig) -> Iterator[None]:
             known = folder / "config.json"
             # Before its first checkpoint a run has learned nothing, and what stopped it may have been a setting.
             if known.exists() and any(folder.glob("iteration-*")):
-                _require_same(json.loads(known.read_text(encoding="utf-8")), told, config.name)
+                try:
+                    old = json.loads(known.read_text(encoding="utf-8"))
+                except ValueError as error:
+                    raise UserError(f"{known} is damaged ({error}): delete it to go on with the run file") from error
+                _require_same(old, told, config.name)
             draft = folder / f".config.{os.getpid()}"
             draft.write_text(json.dumps(told, indent=2), encoding="utf-8")
             draft.replace(known)
