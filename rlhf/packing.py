@@ -32,14 +32,14 @@ class Group:
 class Packed:
     """S rows of length L that hold N candidates of at most T tokens.
 
-    input_ids, position_ids: (S, L). attention: (S, 1, L, L), 0 where a token may look, else the least float.
+    input_ids, position_ids: (S, L). visible: (S, 1, L, L), True where the first may look at the second.
     row: (N,) the row of each candidate. column: (N, T) where in its row each token stands.
     before: (N, T) where the hidden state stands that predicts it. tokens: (N, T) ids. mask: (N, T), True on tokens.
     """
 
     input_ids: Tensor
     position_ids: Tensor
-    attention: Tensor
+    visible: Tensor
     row: Tensor
     column: Tensor
     before: Tensor
@@ -80,17 +80,20 @@ def pack(groups: Sequence[Group], pad_id: int, device: torch.device | str = "cpu
             start, n = start + t, n + 1
     causal = torch.ones(length, length, dtype=torch.bool).tril()
     visible = (owner[:, None, :] == 0) | (owner[:, None, :] == owner[:, :, None])
-    allowed = causal & visible & (owner[:, None, :] >= 0)
-    attention = torch.zeros(allowed.shape).masked_fill_(~allowed, torch.finfo(torch.float32).min)[:, None]
-    parts = (ids, positions, attention, row, column, before, tokens, mask)
+    visible &= causal & (owner[:, None, :] >= 0)
+    parts = (ids, positions, visible[:, None], row, column, before, tokens, mask)
     return Packed(*(part.to(device) for part in parts))
 
 
 def hidden_states(decoder: nn.Module, packed: Packed) -> Tensor:
     """Run the decoder over the rows. Returns (S, L, H)."""
+    dtype = next(decoder.parameters()).dtype
+    # The least number of this type, not −inf: a padding token sees nothing, and −inf throughout would be NaN.
+    hidden = torch.zeros(packed.visible.shape, dtype=dtype, device=packed.visible.device)
+    hidden.masked_fill_(~packed.visible, torch.finfo(dtype).min)
     out = decoder(
         input_ids=packed.input_ids,
-        attention_mask=packed.attention.to(next(decoder.parameters()).dtype),
+        attention_mask=hidden,
         position_ids=packed.position_ids,
         use_cache=False,
     )

@@ -108,7 +108,7 @@ def test_layout_of_a_packed_row() -> None:
     assert packed.last.tolist() == [3, 4, 2]
     # The prompt's last state predicts the first token of every candidate.
     assert packed.before[packed.mask].tolist() == [1, 2, 1, 0, 1]
-    sees = (packed.attention[0, 0] == 0).int().tolist()
+    sees = packed.visible[0, 0].int().tolist()
     assert sees == [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 1, 0, 0, 1]]
 
 
