@@ -5,14 +5,16 @@
 
 Arms: `ppo` and `grpo` refit the reward model in every iteration; `ppo_frozen` and `grpo_frozen` collect the same
 number of labels before the first iteration and freeze it; `grpo_random` is grpo with coin-toss labels, the control
-that must not learn. Gold is the rubric "concise", which labels come from (with Bradley-Terry noise) and which
-reward model and policy never see; it is measured on all held-out prompts, before and after, paired by prompt.
+that must not learn. Gold is the rubric "brief" (a short answer that comes to its end), which labels come from (with
+Bradley-Terry noise) and which reward model and policy never see; it is measured on all held-out prompts, before and
+after, paired by prompt.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import sys
@@ -36,8 +38,6 @@ BUDGET = (
     f"iterations={ITERATIONS}",
     f"labels.slates={SLATES}",
     "sampling.prompts=6",
-    "sampling.max_new_tokens=32",
-    "reward_model.replay=0.5",
     "evaluation.prompts=8",
 )
 UPFRONT = ("reward_model.refit=first", f"labels.first_slates={ITERATIONS * SLATES}")
@@ -141,10 +141,12 @@ def table() -> None:
     print("| arm | seeds | labels per run | gold before | gold after | gain | finished | words kept distinct | KL |")
     print("|---|---|---|---|---|---|---|---|---|")
     after: dict[str, list[float]] = {}
+    drawn: list[tuple[str, tuple[float, float, float], tuple[float, float, float]]] = []
     for arm in (a for a in ARMS if a in runs):
         results = runs[arm]
         first, last = by_prompt(results, "before"), by_prompt(results, "after")
         after[arm] = last
+        drawn.append((f"{arm} ({len(results)} seed{'s' * (len(results) > 1)})", bootstrap(first), bootstrap(last)))
         gain = [b - a for a, b in zip(first, last, strict=True)]
 
         def mean(key: str, when: str, results: list[dict[str, Any]] = results) -> float:
@@ -156,10 +158,39 @@ def table() -> None:
         print(
             "| " + " | ".join(map(str, [*cells, finished, distinct, f"{mean('kl_per_sequence', 'after'):.1f}"])) + " |"
         )
+    (ROOT / "benchmarks" / "pictures").mkdir(exist_ok=True)
+    (ROOT / "benchmarks" / "pictures" / "learning.svg").write_text(picture(drawn), encoding="utf-8")
     for recipe in ("ppo", "grpo"):
         if recipe in after and f"{recipe}_frozen" in after:
             difference = [a - b for a, b in zip(after[recipe], after[f"{recipe}_frozen"], strict=True)]
             print(f"\n{recipe}: alternating refits − frozen reward model, gold after: {shown(difference, '+')}")
+
+
+def picture(arms: list[tuple[str, tuple[float, float, float], tuple[float, float, float]]]) -> str:
+    """Gold before (grey) and after (blue) with their intervals, a row for each arm, as an SVG."""
+    row, left, width = 46, 190, 460
+    height = row * len(arms) + 56
+    ends = [v for _, *both in arms for interval in both for v in interval]
+    low, high = math.floor(min(ends) * 20) / 20, math.ceil(max(ends) * 20) / 20
+
+    def x(value: float) -> float:
+        return left + width * (value - low) / (high - low)
+
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {left + width + 30} {height}" font-family="sans-serif" '
+        f'font-size="14" fill="#334155"><rect width="100%" height="100%" fill="#fff"/>'
+    ]
+    for n in range(round((high - low) / 0.05) + 1):
+        at = low + 0.05 * n
+        parts.append(f'<path d="M{x(at):.1f} 34V{height - 10}" stroke="#e2e8f0"/>')
+        parts.append(f'<text x="{x(at):.1f}" y="24" text-anchor="middle">{at:.2f}</text>')
+    for n, (name, before, after) in enumerate(arms):
+        middle = 56 + row * n
+        parts.append(f'<text x="{left - 14}" y="{middle + 5}" text-anchor="end">{name}</text>')
+        for (mean, below, above), y, colour in ((before, middle - 8, "#94a3b8"), (after, middle + 8, "#4f46e5")):
+            parts.append(f'<path d="M{x(below):.1f} {y}H{x(above):.1f}" stroke="{colour}" stroke-width="3"/>')
+            parts.append(f'<circle cx="{x(mean):.1f}" cy="{y}" r="6" fill="{colour}"/>')
+    return "\n".join(parts) + "</svg>\n"
 
 
 def main() -> None:

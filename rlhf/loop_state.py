@@ -18,6 +18,7 @@ from rlhf.packing import Group
 from rlhf.policy import Policy, make_policy
 from rlhf.policy_update import Learner, make_learner
 from rlhf.recipes import Recipe
+from rlhf.reward_head import States
 from rlhf.reward_model import ScoreModel, make_critic, make_reward_model
 from rlhf.run_config import RunConfig
 
@@ -28,7 +29,8 @@ class LoopState:
 
     learner: None until the first fit, because the critic starts from the reward model. fits: refits so far.
     fitted: client_keys of all labels that a fit was given. references: responses of the untouched policy that
-    define the reward model's zero and unit. history: the figures of each iteration.
+    define the reward model's zero and unit. history: the figures of each iteration. states: frozen hidden states of
+    labelled slates, kept to save time and not in checkpoints.
     """
 
     policy: Policy
@@ -39,6 +41,7 @@ class LoopState:
     fitted: set[str] = field(default_factory=set)
     references: list[Group] = field(default_factory=list)
     history: list[dict[str, Any]] = field(default_factory=list)
+    states: States = field(default_factory=dict)
 
     @property
     def backbone(self) -> Backbone:

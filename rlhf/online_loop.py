@@ -32,8 +32,9 @@ from rlhf.loop_steps import (
 )
 from rlhf.policy_update import update
 from rlhf.random_streams import python_stream, torch_stream
+from rlhf.reward_head import fit_head
 from rlhf.reward_model import normalise
-from rlhf.reward_training import Fit, encode_slate, fit, measure
+from rlhf.reward_training import Example, Fit, encode_slate, fit, measure
 from rlhf.rollout import assemble
 from rlhf.run_config import RunConfig
 
@@ -243,17 +244,7 @@ def _fit(loop: Loop, iteration: int, labeled: Sequence[LabeledSlate]) -> dict[st
         chosen = [*fresh, *replay]
         examples = [encode_slate(state.backbone, s) for s in chosen]
         with phase(loop.around, iteration, "fit", f"{len(fresh)} new slates, {len(replay)} replayed") as progress:
-            how = Fit(
-                settings.epochs,
-                settings.learning_rate,
-                settings.head_learning_rate,
-                settings.slates_per_step,
-                centring=settings.centring,
-                token_budget=budget,
-            )
-            losses = fit(
-                state.reward_model, examples, how, pad_id, torch_stream(config.seed, iteration, "fit"), progress
-            )
+            losses = _refit(loop, iteration, examples, progress)
             normalise(state.reward_model, state.references, pad_id, budget)
         state.fits += 1
     used = _used(chosen)
@@ -276,6 +267,24 @@ def _fit(loop: Loop, iteration: int, labeled: Sequence[LabeledSlate]) -> dict[st
         "heldout_pairs": found.pairs,
         "reward_model": loop.reward_version,
     }
+
+
+def _refit(
+    loop: Loop, iteration: int, examples: Sequence[Example], progress: Callable[[int, int], None]
+) -> list[float]:
+    """Fit the head exactly, or the backbone with it by gradient steps. Returns the losses on the way."""
+    settings, model, pad_id = loop.config.reward_model, loop.state.reward_model, loop.state.backbone.pad_id
+    if settings.adaptation == "head":
+        return fit_head(model, examples, settings.ridge, pad_id, loop.state.states)
+    how = Fit(
+        settings.epochs,
+        settings.learning_rate,
+        settings.head_learning_rate,
+        settings.slates_per_step,
+        centring=settings.centring,
+        token_budget=loop.config.token_budget,
+    )
+    return fit(model, examples, how, pad_id, torch_stream(loop.config.seed, iteration, "fit"), progress)
 
 
 def _used(slates: Sequence[LabeledSlate]) -> list[Label]:

@@ -6,12 +6,13 @@ import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import nn
 
 from rlhf.backbones import Backbone
-from rlhf.reward_model import Adaptation, add_lora
+from rlhf.reward_model import add_lora
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Policy:
         return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
 
 
-def make_policy(backbone: Backbone, adaptation: Adaptation, lora_rank: int) -> Policy:
+def make_policy(backbone: Backbone, adaptation: Literal["full", "lora"], lora_rank: int) -> Policy:
     """A policy that starts as the backbone. The backbone's own weights are used and, with "full", change."""
     if adaptation == "lora":
         return Policy(backbone, add_lora(backbone.model, lora_rank), None)

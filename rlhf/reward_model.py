@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from rlhf.backbones import Backbone, decoder_of, device_of
 from rlhf.packing import Group, Packed, hidden_states, micro_batches, pack
 
-Adaptation = Literal["full", "lora"]
+Adaptation = Literal["full", "lora", "head"]
 
 
 class ScoreModel(nn.Module):
@@ -47,8 +47,10 @@ class ScoreModel(nn.Module):
 
 
 def make_reward_model(backbone: Backbone, adaptation: Adaptation, lora_rank: int) -> ScoreModel:
-    """A reward model that starts from the backbone (its own copy of the weights)."""
+    """A reward model that starts from the backbone (its own copy of the weights). "head": nothing else is trained."""
     decoder = copy.deepcopy(decoder_of(backbone.model))
+    if adaptation == "head":
+        decoder.requires_grad_(False)
     if adaptation == "lora":
         decoder = add_lora(decoder, lora_rank)
     model = ScoreModel(decoder, int(backbone.model.config.hidden_size)).to(device_of(backbone.model))

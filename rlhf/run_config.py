@@ -85,16 +85,19 @@ class LabelConfig:
 class RewardModelConfig:
     """The reward model and its refits. refit: "every" iteration, or only "first" and frozen from then on.
 
-    replay: slates fitted earlier that each new one is mixed with.
+    adaptation: "head" solves the head alone over frozen hidden states, with `ridge` as its penalty: for few labels;
+    "lora" and "full" also train the backbone, by gradient steps. replay: slates fitted earlier that each new one is
+    mixed with.
     """
 
-    adaptation: Literal["lora", "full"] = "lora"
+    adaptation: Literal["head", "lora", "full"] = "head"
     refit: Literal["every", "first"] = "every"
+    replay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 100.0
+    ridge: Rate = 20.0
     epochs: Positive = 2
     learning_rate: Rate = 2e-4
     head_learning_rate: Rate = 2e-3
     slates_per_step: Positive = 4
-    replay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     centring: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.001
 
 
