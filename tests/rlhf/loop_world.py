@@ -70,7 +70,13 @@ def tiny_config(recipe: str, seed: int = 0, **changes: Any) -> RunConfig:
         "model": {"name": "tiny", "adaptation": "full"},
         "sampling": {"prompts": 16, "responses": 8, "max_new_tokens": 12},
         "labels": {"slates": 20, "candidates": [4], "heldout_share": 0.2, "oracle": {}},
-        "reward_model": {"adaptation": "full", "replay": 1.0, "epochs": 4, "learning_rate": 1e-3, "head_learning_rate": 1e-2},
+        "reward_model": {
+            "adaptation": "full",
+            "replay": 1.0,
+            "epochs": 4,
+            "learning_rate": 1e-3,
+            "head_learning_rate": 1e-2,
+        },
         "recipe": {"name": recipe, "learning_rate": 1e-3},
         "evaluation": {"prompts": 16},
     }

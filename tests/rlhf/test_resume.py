@@ -26,7 +26,8 @@ class Killed(Exception):
 @pytest.mark.parametrize("dies_in", ["label", "update", "checkpoint"])
 def test_resuming_continues_exactly(recipe: str, adaptation: str, dies_in: str, tmp_path: Path) -> None:
     model = {"name": "tiny", "adaptation": adaptation, "lora_rank": 4}
-    config = tiny_config(recipe, iterations=4, model=model, **SMALL)
+    fit = {"epochs": 1, "adaptation": "head" if recipe == "ppo" else "full"}
+    config = tiny_config(recipe, iterations=4, model=model, **SMALL | {"reward_model": fit})
     whole = World(0)
     expected = run_tiny(config, tmp_path / "whole", whole)
 
