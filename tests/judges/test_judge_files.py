@@ -51,7 +51,7 @@ def test_a_mistake_in_a_rubric(text: str, says: list[str], tmp_path: Path) -> No
 
 
 def test_an_unknown_rubric_names_the_shipped_ones() -> None:
-    with pytest.raises(UserError, match="'consice': use one of concise, friendly, helpful"):
+    with pytest.raises(UserError, match="'consice': use one of brief, concise, friendly, helpful"):
         load_rubric("consice", DATA / "rubrics")
 
 
