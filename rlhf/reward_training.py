@@ -139,7 +139,8 @@ def compare(scores: Tensor, examples: Sequence[Example]) -> Accuracy:
         nan = float("nan")
         return Accuracy(0, nan, nan, nan, nan, nan, nan)
     targets = pair_targets([(len(e.group.candidates), e.preferences) for e in examples])
-    lead = (scores[targets.i] - scores[targets.j]).numpy()
+    difference = scores[targets.i] - scores[targets.j]
+    lead = difference.numpy()
     p = targets.p.numpy()
     slate = np.repeat(np.arange(len(examples)), [len(e.preferences) for e in examples])
     decided = p != 0.5
@@ -155,7 +156,7 @@ def compare(scores: Tensor, examples: Sequence[Example]) -> Accuracy:
         low=interval.low,
         high=interval.high,
         log_loss=float(preference_losses(scores, targets).mean()),
-        ece=expected_calibration_error(1 / (1 + np.exp(-lead)), p),
+        ece=expected_calibration_error(difference.sigmoid().numpy(), p),
         length_correlation=_correlation(scores.numpy(), lengths),
     )
 
