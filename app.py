@@ -182,6 +182,7 @@ def loop(options: argparse.Namespace) -> None:
     # A thread that waits must not spin (libgomp's default): with the web app and a browser on the same cores,
     # sampling would be several times slower. It is read when torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("TQDM_DISABLE", "1")  # one set of bars is enough: the run draws its own
     from labeling.store import RunEvent, Store
     from rlhf.checkpoints import refuse_if_started
     from rlhf.run_config import load_run

@@ -213,7 +213,8 @@ def _ask(loop: Loop, iteration: int, asked: Answers, held: Answers) -> Sequence[
     config, state = loop.config, loop.state
     slates: list[Slate] = []
     with phase(loop.around, iteration, "label", "asking every active source"):
-        for answers, count in zip((asked, held), _slate_counts(config, iteration), strict=True):
+        # Held-out slates first: people are given the newest, and those should be the ones that teach.
+        for answers, count in zip((held, asked), reversed(_slate_counts(config, iteration)), strict=True):
             if count:
                 foresee = state.fits > 0
                 budget = config.token_budget
