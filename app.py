@@ -34,8 +34,10 @@ POLL_SECONDS = 1.0
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Returns 0, 2 for a mistake of the user's (one line on stderr), 130 when stopped."""
     options = _parser().parse_args(arguments)
-    # A polite kill is a Ctrl-C; and SIGINT keeps Python's own handler, which asyncio replaces to drain its tasks.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A polite kill is a Ctrl-C, and a Ctrl-C counts also where a script's background job inherited it as ignored.
+    # Python's own handler is the one that asyncio replaces to drain its tasks.
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, signal.default_int_handler)
     try:
         options.command(options)
     except UserError as error:
