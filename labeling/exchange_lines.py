@@ -132,8 +132,9 @@ def read_labels(line: Mapping[str, Any]) -> Entry:
 
 
 def _candidate(o: Mapping[str, Any]) -> Candidate:
-    _require_known(o, {"text", "policy", "finished"}, "a candidate")
-    return Candidate(_get(o, "text", str), _get(o, "policy", str, ""), _get(o, "finished", bool, True))
+    _require_known(o, {"text", "policy", "finished", "clip"}, "a candidate")
+    finished, clip = _get(o, "finished", bool, True), _get(o, "clip", str, "")
+    return Candidate(_get(o, "text", str), _get(o, "policy", str, ""), finished, clip)
 
 
 def _lineage(o: Mapping[str, Any], k: int) -> Lineage:
@@ -189,8 +190,13 @@ def label_line(slate: Slate, labels: Iterable[Label], annotators: Mapping[str, A
         answer = {**asdict(label), "annotator": asdict(annotators[label.annotator])}
         del answer["slate_id"]  # it follows from the content
         answers.append(answer)
-    candidates, lineage = list(map(asdict, slate.candidates)), asdict(slate.lineage)
+    candidates, lineage = list(map(_candidate_object, slate.candidates)), asdict(slate.lineage)
     return {**prompt_line(slate.prompt), "candidates": candidates, "lineage": lineage, "labels": answers}
+
+
+def _candidate_object(candidate: Candidate) -> dict[str, Any]:
+    """A candidate as an object; only a clip says which."""
+    return {key: value for key, value in asdict(candidate).items() if key != "clip" or value}
 
 
 def pair_line(prompt: Prompt, chosen: Candidate, rejected: Candidate) -> dict[str, Any]:

@@ -60,14 +60,33 @@ CREATE TABLE fit_label (
 """
 
 
+SECOND = """
+ALTER TABLE candidate ADD COLUMN clip TEXT NOT NULL DEFAULT '';
+CREATE TABLE segment (
+    id TEXT PRIMARY KEY, environment TEXT NOT NULL, seed INTEGER NOT NULL, start INTEGER NOT NULL,
+    actions BLOB NOT NULL, steps BLOB NOT NULL, gold REAL NOT NULL, ended INTEGER NOT NULL, created REAL NOT NULL
+) STRICT;
+ALTER TABLE lease ADD COLUMN turn INTEGER NOT NULL DEFAULT 0;
+"""
+
+
 def first_shape(db: Database) -> None:
     """Prompts, slates, labels, leases, judge calls and run events."""
-    for statement in FIRST.split(";\n"):
+    _run_all(db, FIRST)
+
+
+def clips(db: Database) -> None:
+    """Candidates that are clips, the segments that they show, and whose turn it is among a person's leases."""
+    _run_all(db, SECOND)
+
+
+def _run_all(db: Database, statements: str) -> None:
+    for statement in statements.split(";\n"):
         if statement.strip():
             db.execute(statement)
 
 
-STEPS = (first_shape,)
+STEPS = (first_shape, clips)
 
 
 def migrate(db: Database, path: str) -> None:

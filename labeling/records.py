@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any, Literal, get_args
@@ -43,6 +44,11 @@ def content_id(kind: str, *parts: Any) -> str:
     """Return `kind_` + 16 hex digits of the SHA-256 of the parts in canonical JSON."""
     text = json.dumps(parts, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     return f"{kind}_{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
+
+
+def is_clip_id(text: str) -> bool:
+    """Whether `text` can name a clip: nothing else ever becomes part of a path."""
+    return re.fullmatch(r"clip_[0-9a-f]{16}", text) is not None
 
 
 def _require(condition: bool, message: str) -> None:
@@ -90,14 +96,20 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Candidate:
-    """Something that can be preferred: one response. `finished` is false when the length limit cut it off."""
+    """Something that can be preferred: a response, or a clip of an agent.
+
+    text: the response; of a clip, its description in words and numbers, for judges that cannot see. finished: false
+    when the length limit cut a response off. clip: the id of the segment that a clip shows (see `labeling.segments`).
+    """
 
     text: str
     policy: str = ""
     finished: bool = True
+    clip: str = ""
 
     def __post_init__(self) -> None:
         _require(isinstance(self.text, str), f"a candidate's text must be text, not {self.text!r}")
+        _require(not self.clip or is_clip_id(self.clip), f"a clip is named clip_ and 16 hex digits, not {self.clip!r}")
 
 
 @dataclass(frozen=True)
@@ -127,13 +139,13 @@ class Slate:
     def __post_init__(self) -> None:
         k = len(self.candidates)
         _require(2 <= k <= MAX_CANDIDATES, f"a slate holds 2 to {MAX_CANDIDATES} candidates, not {k}")
-        texts = {(c.text, c.finished) for c in self.candidates}
-        _require(len(texts) == k, "the candidates of a slate must differ")
+        contents = {(c.text, c.finished, c.clip) for c in self.candidates}
+        _require(len(contents) == k, "the candidates of a slate must differ")
 
     @property
     def id(self) -> str:
         """Hash of prompt, candidates, run and iteration."""
-        shown = [[c.text, c.policy, c.finished] for c in self.candidates]
+        shown = [[c.text, c.policy, c.finished, *([c.clip] if c.clip else [])] for c in self.candidates]
         return content_id("slate", self.prompt.id, shown, self.lineage.run, self.lineage.iteration)
 
 

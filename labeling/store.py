@@ -28,6 +28,7 @@ from labeling.records import (
     Split,
     UserError,
 )
+from labeling.segments import Segment, from_bytes, to_bytes
 
 # What a slate must meet to be given to a person; values: k from, k to, annotator, now, annotator, overlap.
 WANTED = """k BETWEEN ? AND ? AND id NOT IN (SELECT slate_id FROM standing WHERE annotator = ?)
@@ -116,8 +117,8 @@ class Store(ProjectDatabase):
             values,
         ).rowcount
         for position, c in enumerate(slate.candidates if added else ()):
-            row = [slate.id, position, c.text, c.policy, int(c.finished)]
-            self.db.execute("INSERT INTO candidate VALUES (?, ?, ?, ?, ?)", row)
+            row = [slate.id, position, c.text, c.policy, int(c.finished), c.clip]
+            self.db.execute("INSERT INTO candidate VALUES (?, ?, ?, ?, ?, ?)", row)
         return added
 
     def slates(
@@ -146,13 +147,32 @@ class Store(ProjectDatabase):
         candidates: dict[str, list[Candidate]] = defaultdict(list)
         inside = f"SELECT candidate.* FROM candidate WHERE slate_id IN (SELECT slate.id {source})"
         for row in self.rows(f"{inside} ORDER BY slate_id, position", values):
-            candidates[row["slate_id"]].append(Candidate(row["text"], row["policy"], bool(row["finished"])))
+            c = Candidate(row["text"], row["policy"], bool(row["finished"]), row["clip"])
+            candidates[row["slate_id"]].append(c)
         rows = self.rows(f"SELECT prompt.*, slate.*, slate.id AS slate_id {source} ORDER BY seq", values)
         return [_slate(row, tuple(candidates[row["slate_id"]])) for row in rows]
 
     def slate(self, slate_id: str) -> Slate | None:
         """The slate of this id, if there is one."""
         return next(iter(self.slates(id=slate_id)), None)
+
+    # Segments: what clips show
+
+    def add_segments(self, segments: Iterable[Segment]) -> int:
+        """Keep segments; one that is there already changes nothing. Returns how many were new."""
+        with self.writing():
+            return sum(map(self._add_segment, segments))
+
+    def _add_segment(self, s: Segment) -> int:
+        row = [s.id, s.environment, s.seed, s.start, to_bytes(s.actions), to_bytes(s.steps), s.gold, int(s.ended)]
+        sql = "INSERT OR IGNORE INTO segment VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        return self.db.execute(sql, [*row, time.time()]).rowcount
+
+    def segments(self, ids: Iterable[str]) -> dict[str, Segment]:
+        """Those of the named segments that are there, by id."""
+        sql = "SELECT * FROM segment WHERE id IN (SELECT value FROM json_each(?))"
+        rows = self.rows(sql, [json.dumps(list(ids))])
+        return {row["id"]: _segment(row) for row in rows}
 
     # Annotators and labels
 
@@ -274,7 +294,7 @@ class Store(ProjectDatabase):
 
     def _add_lease(self, slate_id: str, annotator: str, order: Sequence[int], expires: float) -> None:
         self.db.execute(
-            "INSERT INTO lease VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE "
+            "INSERT INTO lease (slate_id, annotator, display_order, expires) VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE "
             "SET display_order = excluded.display_order, expires = excluded.expires",
             [slate_id, annotator, json.dumps(order), expires],
         )
@@ -410,6 +430,11 @@ def _slate(row: Mapping[str, Any], candidates: tuple[Candidate, ...]) -> Slate:
     predicted = tuple(json.loads(row["predicted"]))
     lineage = Lineage(row["run"], row["iteration"], row["selector"], row["propensity"], row["reward_model"], predicted)
     return Slate(_prompt(row), candidates, lineage)
+
+
+def _segment(row: Mapping[str, Any]) -> Segment:
+    actions, steps = from_bytes(row["actions"]), from_bytes(row["steps"])
+    return Segment(row["environment"], row["seed"], row["start"], actions, steps, row["gold"], bool(row["ended"]))
 
 
 def _label(row: Mapping[str, Any]) -> Label:
