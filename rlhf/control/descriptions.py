@@ -1,4 +1,4 @@
-config["encoder"] == "none" and """A clip in words and numbers, for judges that cannot see: what happened in a segment, and never what it was worth."""
+"""A clip in words and numbers, for judges that cannot see: what happened in a segment, and never what it was worth."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def describe(segment: Segment, seconds_per_step: float | None) -> str:
     width = _action_width(segment)
     seen, done = steps[:, : steps.shape[1] - width], steps[:, steps.shape[1] - width :]
     known = KNOWN.get(name.rpartition("/")[2].partition("-v")[0], Dimensions(()))
-    fits = len(known.observations) == seen.shape[1]
+    fits = config["encoder"] == "none" and len(known.observations) == seen.shape[1]
     known = known if fits else Dimensions(())
     columns = list(zip(_names(known.observations, "observation", seen.shape[1]), seen.T, strict=True))
     chosen = segment.actions.ndim == 1 and width > 0

@@ -79,7 +79,7 @@ def _leans(*angles: Callable[[np.ndarray], np.ndarray]) -> Facts:
     return facts
 
 
-def _wrapped(np.arctan2(steps[:, 1], steps[:, 3]) + angle: np.ndarray) -> np.ndarray:
+def _wrapped(angle: np.ndarray) -> np.ndarray:
     return (angle + np.pi) % (2 * np.pi) - np.pi
 
 
@@ -209,7 +209,7 @@ KNOWN: dict[str, Dimensions] = {
         end="the poles fell",
         facts=_leans(
             lambda steps: np.arctan2(steps[:, 1], steps[:, 3]),
-            lambda steps: _wrapped(np.arctan2(steps[:, 2], steps[:, 4])),
+            lambda steps: _wrapped(np.arctan2(steps[:, 1], steps[:, 3]) + np.arctan2(steps[:, 2], steps[:, 4])),
         ),
     ),
     "Reacher": Dimensions(
