@@ -110,6 +110,8 @@ def _draw_once(environment: str, answer: Connection) -> None:
         answer.send("")
     except UserError as error:
         answer.send(str(error))
+    except Exception as error:  # somebody's environment may raise anything
+        answer.send(f"the environment cannot be drawn ({_line(error)})")
 
 
 @contextmanager
@@ -149,8 +151,7 @@ def _picture(env: gym.Env) -> np.ndarray:
     try:
         frame = env.render()
     except Exception as error:  # whatever a graphics library or somebody's environment may raise
-        line = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise UserError(f"{_name(env)} cannot be drawn ({line}). {_cure()}") from error
+        raise UserError(f"{_name(env)} cannot be drawn ({_line(error)}). {_cure()}") from error
     if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
         raise UserError(f"{_name(env)} draws no (height, width, 3) uint8 picture: people need an environment that does")
     height, width = frame.shape[:2]
@@ -162,6 +163,10 @@ def _picture(env: gym.Env) -> np.ndarray:
 
     picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), "rgb24")
     return picture.reformat(new_width, new_height, interpolation="AREA").to_ndarray()
+
+
+def _line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
 def _even(length: float) -> int:
