@@ -103,6 +103,9 @@ def check_rendering(environment: str) -> None:
 
 def _draw_once(environment: str, answer: Connection) -> None:
     """Say what stands in the way of drawing the environment: nothing (""), or one line."""
+    silence = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silence, 1)  # what graphics libraries print on their way down helps nobody
+    os.dup2(silence, 2)
     try:
         with _stage(environment) as env:
             env.reset(seed=0)
@@ -119,10 +122,14 @@ def _stage(environment: str) -> Iterator[gym.Env]:
     """The environment, ready to be drawn without a screen, and closed in the end."""
     os.environ["SDL_VIDEODRIVER"] = "dummy"
     os.environ["PYGAME_HIDE_SUPPORT_PROMPT"] = "1"
-    env = make(environment, render=True)
     try:
-        renderer = getattr(env.unwrapped, "mujoco_renderer", None)
-        if renderer is not None:
+        env = make(environment, render=True)
+    except UserError as error:
+        if os.environ.get("MUJOCO_GL") and isinstance(error.__cause__, AttributeError | ImportError | RuntimeError):
+            raise UserError(f"{error}. {_cure()}") from error  # MuJoCo loads what was chosen when it is imported
+        raise
+    try:
+        if renderer := _mujoco_renderer(env):
             _choose_graphics_library()
             _make_plain(renderer, env)
         yield env
@@ -151,7 +158,8 @@ def _picture(env: gym.Env) -> np.ndarray:
     try:
         frame = env.render()
     except Exception as error:  # whatever a graphics library or somebody's environment may raise
-        raise UserError(f"{_name(env)} cannot be drawn ({_line(error)}). {_cure()}") from error
+        cure = f". {_cure()}" if _mujoco_renderer(env) else ""
+        raise UserError(f"{_name(env)} cannot be drawn ({_line(error)}){cure}") from error
     if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
         raise UserError(f"{_name(env)} draws no (height, width, 3) uint8 picture: people need an environment that does")
     height, width = frame.shape[:2]
@@ -177,6 +185,11 @@ def _name(env: gym.Env) -> str:
     return env.spec.id if env.spec else "the environment"
 
 
+def _mujoco_renderer(env: gym.Env) -> Any:
+    """What draws the environment, if that is MuJoCo in Gymnasium's way."""
+    return getattr(env.unwrapped, "mujoco_renderer", None)
+
+
 def _choose_graphics_library() -> None:
     """Unless the user chose, draw with EGL where it works, else with OSMesa, which needs neither card nor screen."""
     if sys.platform == "linux" and not os.environ.get("MUJOCO_GL"):
@@ -199,12 +212,8 @@ def _egl_works() -> bool:
 def _cure() -> str:
     """What to do about a graphics library that does not draw."""
     chosen = os.environ.get("MUJOCO_GL")
-    return (
-        f"It was drawn with MUJOCO_GL={chosen}: `apt-get install libosmesa6` (or libegl1), or set MUJOCO_GL to "
-        "egl, osmesa or glfw"
-        if chosen
-        else "For MuJoCo without a screen: `apt-get install libosmesa6`, or set MUJOCO_GL"
-    )
+    cause = f"MUJOCO_GL is {chosen}" if chosen else "If it is drawn by MuJoCo"
+    return f"{cause}: `apt-get install libosmesa6` (or libegl1), or set MUJOCO_GL to osmesa, egl or glfw"
 
 
 def _make_plain(renderer: Any, env: gym.Env) -> None:
@@ -224,7 +233,7 @@ def _make_plain(renderer: Any, env: gym.Env) -> None:
 
 def _close(env: gym.Env) -> None:
     """Close it. MuJoCo's buffers go first: freed later, they would be taken from the next environment's context."""
-    viewer = getattr(getattr(env.unwrapped, "mujoco_renderer", None), "viewer", None)
+    viewer = getattr(_mujoco_renderer(env), "viewer", None)
     if viewer is not None:
         viewer.make_context_current()
         viewer.con.free()

@@ -220,33 +220,39 @@ def test_a_camera_and_a_shape_of_ones_own_are_kept():
 def without(tmp_path, monkeypatch, *libraries):
     """Let other processes find a broken file instead of these libraries, and choose for themselves."""
     for library in libraries:
-        (tmp_path / library).write_text("no library")
+        for version in ("", ".0", ".1", ".6", ".8"):
+            (tmp_path / f"{library}.so{version}").write_text("no library")
     monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
     monkeypatch.delenv("MUJOCO_GL", raising=False)
+    monkeypatch.delenv("PYOPENGL_PLATFORM", raising=False)  # MuJoCo sets it when it draws in this process
 
 
 @pytest.mark.usefixtures("mujoco")
 def test_without_one_graphics_library_the_other_draws(tmp_path, monkeypatch):
-    without(tmp_path, monkeypatch, "libEGL.so.1")
+    without(tmp_path, monkeypatch, "libEGL")
     check_rendering(environment("Reacher-v5"))
-    without(tmp_path, monkeypatch, "libEGL.so.1", "libOSMesa.so.8", "libOSMesa.so.6")
+    without(tmp_path, monkeypatch, "libEGL", "libOSMesa")
     with pytest.raises(UserError, match=r"^Reacher-v5 cannot be drawn .*`apt-get install libosmesa6`") as error:
         check_rendering(environment("Reacher-v5"))
     assert "\n" not in str(error.value)
     check_rendering(environment("Pendulum-v1"))
 
 
-def test_a_wrong_choice_of_graphics_library_is_named(monkeypatch):
-    monkeypatch.setenv("MUJOCO_GL", "nonsense")
-    with pytest.raises(UserError, match=r"Reacher-v5.*MUJOCO_GL: nonsense"):
+@pytest.mark.parametrize("chosen", ["nonsense", "egl", "osmesa", "glfw", "off"])
+def test_a_chosen_graphics_library_that_does_not_work_is_named(tmp_path, monkeypatch, chosen):
+    without(tmp_path, monkeypatch, "libEGL", "libOSMesa")
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.setenv("MUJOCO_GL", chosen)
+    with pytest.raises(UserError, match=rf"Reacher-v5.*MUJOCO_GL is {chosen}: `apt-get install libosmesa6`") as error:
         check_rendering(environment("Reacher-v5"))
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
     ("id", "options", "why"),
     [
         ("Odd-v0", {"draw": "crash"}, r"^drawing the environment crashed \(exit status -11\)"),
-        ("Odd-v0", {"draw": "raise"}, r"^test_rendering:Odd-v0|Odd-v0 cannot be drawn \(ZeroDivisionError: no light\)"),
+        ("Odd-v0", {"draw": "raise"}, r"^Odd-v0 cannot be drawn \(ZeroDivisionError: no light\)$"),
         ("Odd-v0", {"draw": "grey"}, r"Odd-v0 draws no \(height, width, 3\) uint8 picture"),
         ("Blind-v0", {}, r"no rgb_array mode"),
         ("Nowhere-v0", {}, r"Nowhere"),
