@@ -21,7 +21,7 @@ from labeling.records import Annotator, Candidate, LabeledSlate, Prompt, Slate, 
 
 if TYPE_CHECKING:
     from labeling.store import Store
-    from rlhf.loop_steps import GoldFn
+    from rlhf.online_loop import GoldFn
     from rlhf.run_config import RunConfig
 
 HERE = Path(__file__).resolve().parent
@@ -243,6 +243,7 @@ def _run(
     from judges.batch import label_slates
     from judges.config import load_judge
     from judges.rubric import load_rubric, score
+    from rlhf.language_subject import make_language_subject
     from rlhf.online_loop import Surroundings, run_loop
 
     def beside(name: str) -> str:
@@ -273,7 +274,8 @@ def _run(
         store.add_fit(config.name, iteration, client_keys)
 
     around = Surroundings(ask, gold, emit, fitted, kind_of)
-    run_loop(config, store.prompts(), around, store.project / "runs" / config.name, resume)
+    folder = store.project / "runs" / config.name
+    run_loop(config, config.model.name, lambda: make_language_subject(config, store.prompts(), gold), around, folder, resume)
 
 
 def _ask_oracle(config: RunConfig, store: Store, slates: Sequence[Slate], gold: GoldFn) -> None:

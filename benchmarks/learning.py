@@ -59,7 +59,7 @@ def run(arm: str, seed: int) -> None:
     from labeling.oracle import oracle_label
     from labeling.preferences import expand_all
     from labeling.records import Annotator, LabeledSlate, Slate
-    from rlhf.loop_state import start
+    from rlhf.language_subject import LanguageSubject, make_language_subject
     from rlhf.loop_steps import evaluate
     from rlhf.online_loop import Surroundings, run_loop
     from rlhf.run_config import load_run
@@ -96,11 +96,17 @@ def run(arm: str, seed: int) -> None:
             print(f"{arm}-{seed} {iteration}/{ITERATIONS} {json.dumps(data)}", flush=True)
 
     around = Surroundings(ask, gold, emit, lambda *_: None, lambda _: "oracle")
-    before = evaluate(start(config, prompts).policy, None, heldout, gold, config, "policy-0")
+    made: list[LanguageSubject] = []
+
+    def make() -> LanguageSubject:
+        made.append(make_language_subject(config, prompts, gold))
+        return made[-1]
+
+    before = evaluate(make().policy, None, heldout, gold, config, "policy-0")
     print(f"{arm}-{seed} before: {before['gold']:.4f}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        state = run_loop(config, prompts, around, Path(folder))
-        after = evaluate(state.policy, state.reward_model, heldout, gold, config, "policy-last")
+        run_loop(config, config.model.name, make, around, Path(folder))
+        after = evaluate(made[-1].policy, made[-1].reward_model, heldout, gold, config, "policy-last")
     print(f"{arm}-{seed} after: {after['gold']:.4f}", flush=True)
     kept = ("gold_by_prompt", "gold", "kl_per_sequence", "length", "finished", "distinct_2", "proxy")
     result = {

@@ -22,7 +22,7 @@ class PairTargets:
     """P preferences over N scored candidates, as columns.
 
     i, j: (P,) candidate numbers. p, margin, flip_rate: (P,). weight: (P,) annotator weight / C(K, 2) of its slate.
-    slates: the number of slates, by which the loss is divided.
+    slates: the number of slates, by which the loss is divided. slate: (P,) the number of each pair's slate.
     """
 
     i: Tensor
@@ -32,20 +32,22 @@ class PairTargets:
     flip_rate: Tensor
     weight: Tensor
     slates: int
+    slate: Tensor
 
 
 def pair_targets(slates: Sequence[tuple[int, Sequence[Preference]]], device: torch.device | str = "cpu") -> PairTargets:
     """Gather the preferences of slates given as (K, preferences); their candidates are numbered in order."""
     rows = []
     first = 0
-    for k, preferences in slates:
+    for number, (k, preferences) in enumerate(slates):
         for q in preferences:
-            rows.append((first + q.i, first + q.j, q.p, q.margin, q.flip_rate, q.weight / math.comb(k, 2)))
+            weight = q.weight / math.comb(k, 2)
+            rows.append((first + q.i, first + q.j, number, q.p, q.margin, q.flip_rate, weight))
         first += k
-    columns = torch.tensor(rows, dtype=torch.float64, device=device).reshape(-1, 6).unbind(1)
-    i, j = (c.long() for c in columns[:2])
-    p, margin, flip_rate, weight = (c.float() for c in columns[2:])
-    return PairTargets(i, j, p, margin, flip_rate, weight, len(slates))
+    columns = torch.tensor(rows, dtype=torch.float64, device=device).reshape(-1, 7).unbind(1)
+    i, j, slate = (c.long() for c in columns[:3])
+    p, margin, flip_rate, weights = (c.float() for c in columns[3:])
+    return PairTargets(i, j, p, margin, flip_rate, weights, len(slates), slate)
 
 
 def log_preference(lead: Tensor, flip_rate: Tensor | float = 0.0) -> Tensor:

@@ -12,6 +12,7 @@ from labeling.selection import choose
 from rlhf.backbones import Backbone, decode_response, encode_messages, encode_response
 from rlhf.divergences import k1
 from rlhf.intervals import bootstrap
+from rlhf.online_loop import GoldFn
 from rlhf.packing import Group
 from rlhf.policy import Policy
 from rlhf.random_streams import python_stream, torch_stream
@@ -19,8 +20,6 @@ from rlhf.reward_model import ScoreModel, score_groups
 from rlhf.rollout import assemble
 from rlhf.run_config import RunConfig
 from rlhf.sampling import Sampled, sample
-
-GoldFn = Callable[[Sequence[tuple[Prompt, Candidate]]], Sequence[float | None]]
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The online loop: sample → ask → refit the reward model → improve the policy → evaluate → checkpoint, again.
 
-The loop knows neither store nor judges nor browser: whoever runs it hands in `Surroundings`. Each iteration's
+What learns is a `Subject`: a language model (`rlhf.language_subject`) or an agent (`rlhf.control.control_subject`). The
+loop knows neither of them, nor store, judges or browser: whoever runs it hands in `Surroundings`. Each iteration's
 randomness has its own named streams, so a resumed run goes on exactly as an uninterrupted one would have.
 """
 
@@ -11,34 +12,22 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from labeling.records import Label, LabeledSlate, Prompt, Slate, UserError
-from rlhf.checkpoints import refuse_if_started
+from labeling.records import Candidate, Label, LabeledSlate, Prompt, Slate, UserError
+from rlhf.checkpoints import latest_checkpoint, refuse_if_started, save_checkpoint
 from rlhf.diagnosis import diagnose
-from rlhf.loop_state import LoopState, add_learner, load, save, start
-from rlhf.loop_steps import (
-    Answers,
-    GoldFn,
-    answer,
-    candidate_groups,
-    draw_prompts,
-    evaluate,
-    make_slates,
-    reward_scores,
-    take,
-)
-from rlhf.policy_update import update
-from rlhf.random_streams import python_stream, torch_stream
-from rlhf.reward_head import fit_head
-from rlhf.reward_model import normalise
-from rlhf.reward_training import Example, Fit, encode_slate, fit, measure
-from rlhf.rollout import assemble
-from rlhf.run_config import RunConfig
+from rlhf.random_streams import python_stream
+from rlhf.reward_training import Accuracy
+from rlhf.run_config import LabelConfig
 
-REFERENCE_PROMPTS = 8  # the answers of the untouched policy to these set the reward model's zero and unit
+GoldFn = Callable[[Sequence[tuple[Prompt, Candidate]]], Sequence[float | None]]
+Progress = Callable[[int, int], None]
+# Opens a phase of an iteration under its name with a note; what it gives is told how far the phase is.
+Report = Callable[[str, str], Any]
 
 
 @dataclass(frozen=True)
@@ -58,21 +47,99 @@ class Surroundings:
     annotator_kind: Callable[[str], str]
 
 
-@dataclass(frozen=True)
-class Loop:
-    """One run: what it was told, what surrounds it, and what it has learned."""
-
-    config: RunConfig
-    around: Surroundings
-    folder: Path
-    train: tuple[Prompt, ...]
-    heldout: tuple[Prompt, ...]
-    state: LoopState
+class Refits(Protocol):
+    """What the loop reads of a reward model's settings: see `rlhf.run_config.RewardModelConfig`."""
 
     @property
-    def eval_prompts(self) -> list[Prompt]:
-        """The held-out prompts of every evaluation."""
-        return draw_prompts(self.heldout, 0, min(self.config.evaluation.prompts, len(self.heldout)), self.config.seed)
+    def refit(self) -> str:
+        """"every" or "first"."""
+
+    @property
+    def replay(self) -> float:
+        """Slates fitted earlier that each new one is mixed with."""
+
+
+class LoopConfig(Protocol):
+    """What the loop reads of a run file, whoever learns."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def iterations(self) -> int: ...
+    @property
+    def keep_checkpoints(self) -> int: ...
+    @property
+    def labels(self) -> LabelConfig: ...
+    @property
+    def reward_model(self) -> Refits: ...
+
+
+@dataclass(frozen=True)
+class Improved:
+    """What an update did. figures: of the update. proxy, gold: mean scores of what was learned from."""
+
+    figures: Mapping[str, float]
+    proxy: float | None
+    gold: float | None
+
+
+class Subject(Protocol):
+    """Whatever learns from comparisons. Its methods are called in this order, once in each iteration.
+
+    fits_beside_updates: a refit may run while the policy is updated with the reward model before it.
+    """
+
+    fits_beside_updates: bool
+
+    def sample(self, iteration: int, asked: int, held: int, report: Report) -> None:
+        """Make what this iteration asks about (`asked` slates, `held` of them held out) and learns from."""
+
+    def slates(self, iteration: int, asked: int, held: int, reward_model: str) -> Sequence[Slate]:
+        """That many slates to ask about, held-out ones first. reward_model: its version, empty before the first fit."""
+
+    def begin_fit(self, iteration: int, chosen: Sequence[LabeledSlate], progress: Progress) -> Callable[[], float]:
+        """Refit the reward model on labelled slates; calling the result ends the fit and gives its train loss."""
+
+    def measure(self, held: Sequence[LabeledSlate]) -> Accuracy:
+        """How the reward model does on labelled slates that it never learns from."""
+
+    def improve(self, iteration: int, report: Report) -> Improved:
+        """Update the policy on the predicted reward."""
+
+    def evaluate(self, iteration: int, figures: Mapping[str, float], report: Report) -> Mapping[str, Any]:
+        """The policy on what it never learns from, after an update with those figures: gold, proxy and more."""
+
+    def state(self) -> dict[str, Any]:
+        """All that was learned, for a checkpoint."""
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take up a saved state."""
+
+
+@dataclass
+class LoopState:
+    """One run between two iterations.
+
+    fits: refits so far. fitted: client_keys of all labels that a fit was given. history: the figures of each iteration.
+    """
+
+    iteration: int = 0
+    fits: int = 0
+    fitted: set[str] = field(default_factory=set)
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Loop:
+    """One run: what it was told, what surrounds it, what learns, and how far it has come."""
+
+    config: LoopConfig
+    around: Surroundings
+    folder: Path
+    subject: Subject
+    state: LoopState
 
     @property
     def reward_version(self) -> str:
@@ -81,27 +148,31 @@ class Loop:
 
 
 def run_loop(
-    config: RunConfig, prompts: Sequence[Prompt], around: Surroundings, folder: Path, resume: bool = False
+    config: LoopConfig,
+    what: str,
+    make_subject: Callable[[], Subject],
+    around: Surroundings,
+    folder: Path,
+    resume: bool = False,
 ) -> LoopState:
     """Go through the iterations of a run that are left, each ending with a checkpoint in `folder`.
 
-    Raises UserError for a split without prompts, a run that exists while `resume` is false, and all that the steps
-    raise.
+    what: the name of what `make_subject` loads. Raises UserError for a run that exists while `resume` is false, and all
+    that the subject's methods raise.
     """
-    splits = {split: tuple(p for p in prompts if p.split == split) for split in ("train", "heldout")}
-    for split, found in splits.items():
-        if not found:
-            raise UserError(f"the project has no {split} prompts: `prefloop import FILE --split {split}` adds some")
     if not resume:
         refuse_if_started(folder, config.name)
-    with phase(around, 0, "load", config.model.name):
-        state = start(config, prompts)
-        resumed = load(state, config.make_recipe(), folder)
-    loop = Loop(config, around, folder, splits["train"], splits["heldout"], state)
-    if not resumed:
-        with phase(around, 0, "evaluate", "the untouched model") as progress:
-            gold = around.gold
-            before = evaluate(state.policy, None, loop.eval_prompts, gold, config, "policy-0", progress)
+    report = partial(phase, around)
+    with report(0, "load", what):
+        subject, state = make_subject(), LoopState()
+        found = latest_checkpoint(folder)
+        if found is not None:
+            state.iteration, data = found
+            state.fits, state.fitted, state.history = data["fits"], set(data["fitted"]), data["history"]
+            subject.restore(data)
+    loop = Loop(config, around, folder, subject, state)
+    if found is None:
+        before = subject.evaluate(0, {}, partial(report, 0))
         state.history.append({"evaluation": before})
         around.emit(0, "evaluation", before)
     while state.iteration < config.iterations:
@@ -110,7 +181,7 @@ def run_loop(
 
 
 @contextmanager
-def phase(around: Surroundings, iteration: int, name: str, note: str = "") -> Iterator[Callable[[int, int], None]]:
+def phase(around: Surroundings, iteration: int, name: str, note: str = "") -> Iterator[Progress]:
     """Report the start, the progress (at most twice a second) and the end of a phase."""
     began = reported = time.monotonic()
 
@@ -132,99 +203,65 @@ def phase(around: Surroundings, iteration: int, name: str, note: str = "") -> It
 
 def _iterate(loop: Loop, iteration: int) -> None:
     """One iteration, from samples to checkpoint."""
-    config, around, state = loop.config, loop.around, loop.state
-    began, temperature = time.monotonic(), config.sampling.temperature
-    answers, asked, held = _sample(loop, iteration)
-    labeled = _ask(loop, iteration, asked, held)
-    if not state.references:
-        state.references = candidate_groups(state.backbone, take(answers, 0, REFERENCE_PROMPTS))
-    fitted = _fit(loop, iteration, labeled)
-    around.emit(iteration, "fit", fitted)
+    around, state, subject = loop.around, loop.state, loop.subject
+    began = time.monotonic()
+    report = partial(phase, around, iteration)
+    asked, held = slate_counts(loop.config, iteration)
+    subject.sample(iteration, asked, held, report)
+    with report("label", "asking every active source"):
+        slates = subject.slates(iteration, asked, held, loop.reward_version)
+        labeled = around.ask(iteration, slates)
 
-    recipe = config.make_recipe()
-    with phase(around, iteration, "update", recipe.name) as progress:
-        learner = add_learner(state, recipe)
-        scores = reward_scores(state.reward_model, state.backbone, answers, config.token_budget)
-        ids, sampled, budget = answers.prompt_ids, answers.sampled, config.token_budget
-        rollout = assemble(state.policy, learner.critic, ids, sampled, scores, temperature, budget)
-        stream = torch_stream(config.seed, iteration, "update")
-        updated = update(learner, rollout, recipe, temperature, budget, stream, progress)
-    around.emit(iteration, "update", updated)
+    end_fit = _begin_fit(loop, iteration, labeled, report)
+    beside = subject.fits_beside_updates and state.fits > 0
+    fitted = {} if beside else end_fit()
+    improved = subject.improve(iteration, report)
+    fitted = end_fit() if beside else fitted
+    around.emit(iteration, "update", improved.figures)
 
-    with phase(around, iteration, "evaluate", f"{len(loop.eval_prompts)} held-out prompts") as progress:
-        version = f"policy-{iteration}"
-        after = evaluate(
-            state.policy, state.reward_model, loop.eval_prompts, around.gold, config, version, progress
-        ) | {"entropy": updated["entropy"]}
+    after = subject.evaluate(iteration, improved.figures, report)
     around.emit(iteration, "evaluation", after)
-
-    golds = around.gold([(p, c) for p, cs in zip(answers.prompts, answers.candidates, strict=True) for c in cs])
     row: dict[str, Any] = {
-        "proxy_train": updated["reward_mean"],
-        "gold_train": _mean([g for g in golds if g is not None]),
+        "proxy_train": improved.proxy,
+        "gold_train": improved.gold,
         "proxy_heldout": after["proxy"],
         "gold_heldout": after["gold"],
-        "kl_per_sequence": after["kl_per_sequence"],
+        **{key: after[key] for key in ("kl_per_sequence", "environment_steps") if key in after},
         "reward_model_accuracy": fitted["heldout_accuracy"],
+        "labels": sum(len(s.labels) for s in labeled),
         "seconds": time.monotonic() - began,
     }
     state.history.append({"evaluation": after, "iteration": row})
     row["verdict"] = diagnose([h["iteration"] for h in state.history if "iteration" in h])
     state.iteration = iteration
-    with phase(around, iteration, "checkpoint"):
-        save(state, config, loop.folder)
+    with report("checkpoint"):
+        kept = {"fits": state.fits, "fitted": sorted(state.fitted), "history": state.history}
+        save_checkpoint(loop.folder, iteration, subject.state() | kept, loop.config.keep_checkpoints)
     around.emit(iteration, "iteration", row)
 
 
-def _sample(loop: Loop, iteration: int) -> tuple[Answers, Answers, Answers]:
-    """Sample from the policy. Returns the answers to learn from, those to ask about, and held-out ones to ask about.
-
-    Those to learn from come first among those to ask about; there are more of the latter only when more slates
-    are wanted than prompts are sampled.
-    """
-    config, state = loop.config, loop.state
-    slates, held_slates = _slate_counts(config, iteration)
-    learn = config.sampling.prompts
-    start_at = (iteration - 1) * learn
-    train = draw_prompts(loop.train, start_at, max(learn, slates), config.seed)
-    held = draw_prompts(loop.heldout, (iteration - 1) * held_slates, held_slates, config.seed)
-    each = config.sampling.responses
-    with phase(
-        loop.around, iteration, "sample", f"{len(train) + len(held)} prompts, {each} responses each"
-    ) as progress:
-        stream = torch_stream(config.seed, iteration, "sample")
-        both = answer(state.policy, [*train, *held], each, config, f"policy-{iteration - 1}", stream, progress)
-    learned = take(both, 0, min(learn, len(train)))  # never a held-out prompt, however few train prompts there are
-    return learned, take(both, 0, len(train)), take(both, len(train), len(both.prompts))
-
-
-def _slate_counts(config: RunConfig, iteration: int) -> tuple[int, int]:
+def slate_counts(config: LoopConfig, iteration: int) -> tuple[int, int]:
     """How many slates to ask about, on train and on held-out prompts; none once the reward model is frozen."""
     labels = config.labels
     if iteration > 1 and config.reward_model.refit == "first":
         return 0, 0
-    asked = labels.first_slates if iteration == 1 and labels.first_slates else labels.slates
-    held = min(round(asked * labels.heldout_share), asked - 1)
+    asked = labels.asked(iteration, config.iterations)
+    if iteration == 1:
+        held = min(round(asked * labels.heldout_share), asked - 1)
+        return asked - held, held
+    # Rounded sums over the run, so that a small share of a few slates is still kept.
+    before = sum(labels.asked(i, config.iterations) for i in range(1, iteration))
+    held = round((before + asked) * labels.heldout_share) - round(before * labels.heldout_share)
     return asked - held, held
 
 
-def _ask(loop: Loop, iteration: int, asked: Answers, held: Answers) -> Sequence[LabeledSlate]:
-    """Make slates and have them labelled. Returns every labelled slate of the run."""
-    config, state = loop.config, loop.state
-    slates: list[Slate] = []
-    with phase(loop.around, iteration, "label", "asking every active source"):
-        # Held-out slates first: people are given the newest, and those should be the ones that teach.
-        for answers, count in zip((held, asked), reversed(_slate_counts(config, iteration)), strict=True):
-            if count:
-                foresee = state.fits > 0
-                budget = config.token_budget
-                scores = reward_scores(state.reward_model, state.backbone, answers, budget) if foresee else []
-                slates += make_slates(answers, count, config, iteration, scores, loop.reward_version)
-        return loop.around.ask(iteration, slates)
+def _begin_fit(
+    loop: Loop, iteration: int, labeled: Sequence[LabeledSlate], report: Report
+) -> Callable[[], dict[str, Any]]:
+    """Refit on every train slate with a label that no fit was given yet, beside a replay of others.
 
-
-def _fit(loop: Loop, iteration: int, labeled: Sequence[LabeledSlate]) -> dict[str, Any]:
-    """Refit on every train slate with a label that no fit was given yet, beside a replay of others; then measure."""
+    Returns the function that ends the fit, measures it, reports it and gives its figures.
+    """
     config, state, settings = loop.config, loop.state, loop.config.reward_model
     train = [s for s in labeled if s.slate.prompt.split == "train" and s.preferences]
     held = [s for s in labeled if s.slate.prompt.split == "heldout"]
@@ -235,57 +272,42 @@ def _fit(loop: Loop, iteration: int, labeled: Sequence[LabeledSlate]) -> dict[st
             "labels.wait_for_humans, or name a judge in labels.judges"
         )
     chosen: list[LabeledSlate] = []
-    losses: list[float] = []
-    pad_id, budget = state.backbone.pad_id, config.token_budget
+    finish: Callable[[], float] | None = None
     if fresh and (settings.refit == "every" or not state.fits):
         old = [s for s in train if s not in fresh]
-        replay = python_stream(config.seed, iteration, "replay").sample(
-            old, min(len(old), round(settings.replay * len(fresh)))
-        )
+        count = len(old) if math.isinf(settings.replay) else min(len(old), round(settings.replay * len(fresh)))
+        replay = python_stream(config.seed, iteration, "replay").sample(old, count)
         chosen = [*fresh, *replay]
-        examples = [encode_slate(state.backbone, s) for s in chosen]
-        with phase(loop.around, iteration, "fit", f"{len(fresh)} new slates, {len(replay)} replayed") as progress:
-            losses = _refit(loop, iteration, examples, progress)
-            normalise(state.reward_model, state.references, pad_id, budget)
-        state.fits += 1
-    used = _used(chosen)
-    new = [label for label in used if label.client_key not in state.fitted]
-    state.fitted |= {label.client_key for label in new}
-    loop.around.fitted(iteration, [label.client_key for label in used])
-    found = measure(state.reward_model, [encode_slate(state.backbone, s) for s in held], pad_id, budget)
-    return {
-        "slates": len(chosen),
-        "pairs": sum(len(s.preferences) for s in chosen),
-        "labels_by_kind": _by_kind(loop, used),
-        "new_labels_by_kind": _by_kind(loop, new),
-        "train_loss": _mean(losses[len(losses) // 2 :]),
-        "heldout_accuracy": _finite(found.accuracy),
-        "heldout_accuracy_low": _finite(found.low),
-        "heldout_accuracy_high": _finite(found.high),
-        "heldout_log_loss": _finite(found.log_loss),
-        "heldout_ece": _finite(found.ece),
-        "heldout_length_correlation": _finite(found.length_correlation),
-        "heldout_pairs": found.pairs,
-        "reward_model": loop.reward_version,
-    }
+        with report("fit", f"{len(fresh)} new slates, {len(replay)} replayed") as progress:
+            finish = loop.subject.begin_fit(iteration, chosen, progress)
 
+    def end() -> dict[str, Any]:
+        loss = finish() if finish else None
+        state.fits += finish is not None
+        used = _used(chosen)
+        new = [label for label in used if label.client_key not in state.fitted]
+        state.fitted |= {label.client_key for label in new}
+        loop.around.fitted(iteration, [label.client_key for label in used])
+        found = loop.subject.measure(held)
+        figures = {
+            "slates": len(chosen),
+            "pairs": sum(len(s.preferences) for s in chosen),
+            "labels_by_kind": _by_kind(loop, used),
+            "new_labels_by_kind": _by_kind(loop, new),
+            "train_loss": loss,
+            "heldout_accuracy": _finite(found.accuracy),
+            "heldout_accuracy_low": _finite(found.low),
+            "heldout_accuracy_high": _finite(found.high),
+            "heldout_log_loss": _finite(found.log_loss),
+            "heldout_ece": _finite(found.ece),
+            "heldout_length_correlation": _finite(found.length_correlation),
+            "heldout_pairs": found.pairs,
+            "reward_model": loop.reward_version,
+        }
+        loop.around.emit(iteration, "fit", figures)
+        return figures
 
-def _refit(
-    loop: Loop, iteration: int, examples: Sequence[Example], progress: Callable[[int, int], None]
-) -> list[float]:
-    """Fit the head exactly, or the backbone with it by gradient steps. Returns the losses on the way."""
-    settings, model, pad_id = loop.config.reward_model, loop.state.reward_model, loop.state.backbone.pad_id
-    if settings.adaptation == "head":
-        return fit_head(model, examples, settings.ridge, pad_id, loop.state.states)
-    how = Fit(
-        settings.epochs,
-        settings.learning_rate,
-        settings.head_learning_rate,
-        settings.slates_per_step,
-        centring=settings.centring,
-        token_budget=loop.config.token_budget,
-    )
-    return fit(model, examples, how, pad_id, torch_stream(loop.config.seed, iteration, "fit"), progress)
+    return end
 
 
 def _used(slates: Sequence[LabeledSlate]) -> list[Label]:
@@ -299,7 +321,3 @@ def _by_kind(loop: Loop, labels: Sequence[Label]) -> dict[str, int]:
 
 def _finite(x: float) -> float | None:
     return x if math.isfinite(x) else None
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None

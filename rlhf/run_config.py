@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
@@ -17,6 +17,9 @@ STRICT = ConfigDict(extra="forbid", strict=False)
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Config = TypeVar("Config")
 # What pydantic calls by its Python name.
 PLAIN_WORDS = {
     "tuple_type": 'it must be a list, such as [2, 4] or ["criteria"]',
@@ -60,25 +63,41 @@ class OracleConfig:
 class LabelConfig:
     """What is asked in each iteration, and who answers.
 
-    slates: how many are asked about in each iteration (in the first, `first_slates` if given). candidates: their
+    slates: how many are asked about in each iteration (in the first, `first_slates` if given). anneal: requests fall
+    over the iterations, as anneal/(anneal + iteration). total: how many in the whole run; then `slates` counts for
+    nothing after the first iteration, and the rest is spread over the others. candidates: their
     sizes, taken in turn: [2, 4] makes pairs and rankings of four. heldout_share: the share of slates whose
     prompts are held out; they measure the reward model and never train it. selector: "large_gap" prefers
     candidates whose predicted scores lie far apart, with `random_share` of the slates drawn at random all the same.
     humans: people are a source; what they answer in the browser enters the next fit either way. wait_for_humans:
-    labels by people to wait for in each iteration.
+    labels by people to wait for in each iteration (in the first, `first_wait_for_humans` if given).
     judges: names of shipped judges or paths of judge files. oracle: a simulated annotator on the gold score.
     """
 
     slates: Positive = 12
     first_slates: Positive | None = None
+    total: Positive | None = None
+    anneal: Rate | None = None
     candidates: Annotated[tuple[Annotated[int, Field(ge=2, le=MAX_CANDIDATES)], ...], Field(min_length=1)] = (4,)
     heldout_share: Annotated[float, Field(ge=0, lt=1)] = 0.25
     selector: Literal["random", "large_gap"] = "random"
     random_share: Share = 0.2
     humans: bool = True
     wait_for_humans: Annotated[int, Field(ge=0)] = 0
+    first_wait_for_humans: Annotated[int, Field(ge=0)] | None = None
     judges: tuple[str, ...] = ()
     oracle: OracleConfig | None = None
+
+    def asked(self, iteration: int, iterations: int) -> int:
+        """How many slates are asked about in an iteration (from 1) of a run of so many."""
+        first = self.first_slates or self.slates
+        if iteration == 1:
+            return self.total if self.total and iterations == 1 else first
+        shares = [self.anneal / (self.anneal + i) if self.anneal else 1.0 for i in range(2, iterations + 1)]
+        unit = self.slates if self.total is None else (self.total - first) / sum(shares)
+        # Rounded sums, so that fractions of a slate are not lost on the way.
+        before = sum(shares[: iteration - 2]) * unit
+        return round(before + shares[iteration - 2] * unit) - round(before)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -113,8 +132,8 @@ class EvaluationConfig:
 class RunConfig:
     """One online loop. recipe: `name` and any of its constants. token_budget: padded tokens in one forward."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")] = "run"
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    name: RunName = "run"
+    seed: Seed = 0
     iterations: Positive = 6
     token_budget: Positive = 2048
     keep_checkpoints: Positive = 1
@@ -136,6 +155,11 @@ class RunConfig:
 
 
 def load_run(path: Path, overrides: tuple[str, ...] = ()) -> RunConfig:
+    """Read and check the run file of a language model; see `read_run_file` and `parse_run`."""
+    return parse_run(read_run_file(path, overrides), str(path))
+
+
+def read_run_file(path: Path, overrides: tuple[str, ...] = ()) -> dict[str, Any]:
     """Read a run file and apply overrides of the form `section.key=value` (the value in TOML; bare words are text).
 
     Raises UserError that names the file, the key, the value and what is allowed.
@@ -151,15 +175,12 @@ def load_run(path: Path, overrides: tuple[str, ...] = ()) -> RunConfig:
     data.setdefault("name", path.stem)
     for override in overrides:
         _override(data, override)
-    return parse_run(data, str(path))
+    return data
 
 
 def parse_run(data: dict[str, Any], source: str = "the run") -> RunConfig:
     """Check plain data into a RunConfig. Raises UserError, one line for the first mistake."""
-    try:
-        config = TypeAdapter(RunConfig).validate_python(data)
-    except ValidationError as error:
-        raise UserError(f"{source}: {explain(error, RunConfig)}") from error
+    config = validate(RunConfig, data, source)
     try:
         config.make_recipe()
     except UserError as error:
@@ -169,16 +190,36 @@ def parse_run(data: dict[str, Any], source: str = "the run") -> RunConfig:
             f"{source}: labels.candidates = {list(config.labels.candidates)} asks for more than sampling.responses = "
             f"{config.sampling.responses}: lower the first or raise the second"
         )
-    if not (config.labels.humans or config.labels.judges or config.labels.oracle):
-        raise UserError(f"{source}: nobody labels: set labels.humans, labels.judges or [labels.oracle]")
-    if config.labels.wait_for_humans and not config.labels.humans:
-        raise UserError(f"{source}: labels.wait_for_humans needs labels.humans = true")
-    if config.labels.wait_for_humans > config.labels.slates:
-        raise UserError(
-            f"{source}: labels.wait_for_humans = {config.labels.wait_for_humans} is more than labels.slates = "
-            f"{config.labels.slates}: lower the first or raise the second"
-        )
+    check_labels(config.labels, source)
     return config
+
+
+def validate(config: type[Config], data: dict[str, Any], source: str) -> Config:
+    """Plain data as a config of that type. Raises UserError for the first key that does not fit."""
+    try:
+        return TypeAdapter(config).validate_python(data)
+    except ValidationError as error:
+        raise UserError(f"{source}: {explain(error, config)}") from error
+
+
+def check_labels(labels: LabelConfig, source: str) -> None:
+    """What no single key of [labels] shows. Raises UserError."""
+    if not (labels.humans or labels.judges or labels.oracle):
+        raise UserError(f"{source}: nobody labels: set labels.humans, labels.judges or [labels.oracle]")
+    first = labels.first_slates or labels.slates
+    for key, wait, slates in (
+        ("wait_for_humans", labels.wait_for_humans, labels.slates),
+        ("first_wait_for_humans", labels.first_wait_for_humans or 0, first),
+    ):
+        if wait and not labels.humans:
+            raise UserError(f"{source}: labels.{key} needs labels.humans = true")
+        if wait > slates:
+            of = "first_slates" if key.startswith("first") and labels.first_slates else "slates"
+            raise UserError(
+                f"{source}: labels.{key} = {wait} is more than labels.{of} = {slates}: lower the first or raise the second"
+            )
+    if labels.total is not None and labels.total < first:
+        raise UserError(f"{source}: labels.total = {labels.total} is less than the first iteration's {first} slates")
 
 
 def explain(error: ValidationError, root: Any) -> str:
@@ -189,9 +230,9 @@ def explain(error: ValidationError, root: Any) -> str:
     if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         section = root
         for part in place[:-1]:
-            annotation = {f.name: str(f.type) for f in dataclasses.fields(section)}.get(part, "")
-            section = globals().get(annotation.removesuffix(" | None"), root)
-        known = ", ".join(f.name for f in dataclasses.fields(section)) if dataclasses.is_dataclass(section) else ""
+            kind = get_type_hints(section).get(part, root)
+            section = next((k for k in (kind, *get_args(kind)) if dataclasses.is_dataclass(k)), root)
+        known = ", ".join(f.name for f in dataclasses.fields(section))
         return f"unknown key {key!r}; known here: {known}"
     shown = repr(first["input"])
     if len(shown) > 80:

@@ -6,39 +6,20 @@ What cannot work (no such id, a picture without an encoder, NaN, …) is said in
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from gymnasium.wrappers import FlattenObservation
-from pydantic import ConfigDict, Field
-from pydantic.dataclasses import dataclass
 
 from labeling.records import UserError
+from rlhf.control.control_config import EnvironmentConfig, spec
+
+__all__ = ["EnvironmentConfig", "action_features", "check", "make", "require_finite", "spec"]
 
 PICTURE_SIDE = 24
 PROBE_STEPS = 50
-
-
-@dataclass(frozen=True, config=ConfigDict(extra="forbid"))
-class EnvironmentConfig:
-    """A Gymnasium environment. options: keyword arguments of `gymnasium.make`. max_steps: length of an episode.
-
-    encoder: what becomes of an observation that is no vector. "flatten" makes numbers, dicts, tuples and arrays into
-    one vector (choices become one-hot); "pixels" makes a picture into at most 24 × 24 shades of grey.
-    """
-
-    id: str
-    options: dict[str, Any] = Field(default_factory=dict)
-    encoder: Literal["none", "flatten", "pixels"] = "none"
-    max_steps: Annotated[int, Field(ge=1)] | None = None
-
-
-def spec(config: EnvironmentConfig) -> str:
-    """The environment as one line of JSON, by which segments remember what to make again."""
-    values = {"id": config.id, "options": config.options, "encoder": config.encoder, "max_steps": config.max_steps}
-    return json.dumps(values, sort_keys=True)
 
 
 def make(environment: str, render: bool = False) -> gym.Env:
@@ -49,10 +30,9 @@ def make(environment: str, render: bool = False) -> gym.Env:
     """
     config = EnvironmentConfig(**json.loads(environment))
     name = f"environment.id = {config.id!r}"
-    mode = {"render_mode": "rgb_array"} if render else {}
-    limit = {"max_episode_steps": config.max_steps} if config.max_steps else {}
+    mode: dict[str, Any] = {"render_mode": "rgb_array"} if render else {}
     try:
-        env = gym.make(config.id, **config.options, **mode, **limit)
+        env = gym.make(config.id, config.max_steps, **config.options, **mode)
     except gym.error.DependencyNotInstalled as error:
         raise UserError(
             f"{name} needs a library that is missing ({_line(error)}): pip install 'prefloop[control]'"
@@ -120,7 +100,10 @@ class Grey(gym.ObservationWrapper):
 
 
 def check(environment: str) -> None:
-    """Make the environment and act at random for a moment. Raises UserError as `make` does, and for what is not finite."""
+    """Make the environment and act at random for a moment.
+
+    Raises UserError as `make` does, and for what is not finite.
+    """
     env = make(environment)
     try:
         env.action_space.seed(0)

@@ -31,20 +31,22 @@ class Episode:
 class Recorder(gym.Wrapper):
     """Writes down every episode and hands the agent a reward of 0: what it learns from comes from elsewhere.
 
-    next_seed: gives the seed of each new episode, whatever the caller asks for, so that any episode can be done again.
-    finished: episodes that ended and were not taken yet.
+    seed_of: the seed of the n-th episode, whatever the caller asks for, so that any episode can be done again.
+    begun: how many episodes began. finished: those that ended and were not taken yet.
     """
 
-    def __init__(self, env: gym.Env, next_seed: Callable[[], int]) -> None:
+    def __init__(self, env: gym.Env, seed_of: Callable[[int], int]) -> None:
         super().__init__(env)
-        self.next_seed = next_seed
+        self.seed_of = seed_of
+        self.begun = 0
         self.episode = Episode(0)
         self.finished: list[Episode] = []
         self._last: np.ndarray = np.zeros(0)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begin an episode with a seed of our own."""
-        self.episode = Episode(self.next_seed())
+        self.episode = Episode(self.seed_of(self.begun))
+        self.begun += 1
         self._last, info = self.env.reset(seed=self.episode.seed, options=options)
         require_finite(self._last, self.env)
         return self._last, info

@@ -10,7 +10,7 @@ from typing import Any
 from labeling.oracle import oracle_label
 from labeling.preferences import expand_all
 from labeling.records import Annotator, Candidate, LabeledSlate, Message, Prompt, Slate
-from rlhf.loop_state import LoopState
+from rlhf.language_subject import LanguageSubject, make_language_subject
 from rlhf.online_loop import Surroundings, run_loop
 from rlhf.run_config import RunConfig, parse_run
 
@@ -85,5 +85,13 @@ def tiny_config(recipe: str, seed: int = 0, **changes: Any) -> RunConfig:
     return parse_run(data)
 
 
-def run_tiny(config: RunConfig, folder: Path, world: World, resume: bool = False) -> LoopState:
-    return run_loop(config, PROMPTS, world.surroundings(), folder, resume)
+def run_tiny(config: RunConfig, folder: Path, world: World, resume: bool = False) -> LanguageSubject:
+    """Run the loop; returns what learned."""
+    made: list[LanguageSubject] = []
+
+    def make() -> LanguageSubject:
+        made.append(make_language_subject(config, PROMPTS, gold))
+        return made[0]
+
+    run_loop(config, config.model.name, make, world.surroundings(), folder, resume)
+    return made[0]
