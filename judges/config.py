@@ -15,6 +15,7 @@ from judges.criteria import STRICT
 from judges.criteria_judge import CriteriaJudge
 from judges.endpoint import Endpoint
 from judges.endpoint_judge import EndpointJudge
+from judges.pictures import Draw
 from judges.questions import WORDING
 from judges.rubric import load_rubric, score
 from judges.toml_data import read_toml, validated
@@ -36,10 +37,11 @@ class JudgeFile:
     flip_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
-def load_judge(path: Path, rubrics: Path) -> Judge:
+def load_judge(path: Path, rubrics: Path, frames: Draw | None = None) -> Judge:
     """Load a judge from a TOML file; `rubrics` is the folder of the shipped rubrics.
 
-    A rubric given as a path is looked for beside the judge's file. Raises UserError, one line that names file,
+    frames: draws clips (id and count to PNGs), for judges that see. A rubric given as a path is looked for beside the
+    judge's file. Raises UserError, one line that names file,
     key and cure, also when the environment variable of the key is missing.
     """
     data = read_toml(path)
@@ -54,12 +56,15 @@ def load_judge(path: Path, rubrics: Path) -> Judge:
         return CriteriaJudge(_annotator(file, "criteria", rubric.fingerprint), rubric)
     key, key_source = _api_key(asked.pop("api_key_env", ""), path)
     endpoint = validated(Endpoint, {"base_url": _base_url(asked, path), **asked, "api_key": key}, path)
-    version = content_id("judge", rubric.fingerprint, WORDING)
-    return EndpointJudge(_annotator(file, endpoint.model, version), rubric, endpoint, str(path), key_source)
+    if endpoint.frames and frames is None:
+        raise UserError(f"{path}: frames = {endpoint.frames}, but there are no clips to draw here: set frames = 0")
+    sees = [endpoint.frames] if endpoint.frames else []
+    version = content_id("judge", rubric.fingerprint, WORDING, *sees)
+    return EndpointJudge(_annotator(file, endpoint.model, version), rubric, endpoint, str(path), key_source, frames)
 
 
 def _annotator(file: JudgeFile, model: str, version: str) -> Annotator:
-    """A judge with another model, rubric or wording is another annotator."""
+    """A judge with another model, rubric, wording or number of pictures is another annotator."""
     return Annotator(f"judge:{file.name}:{model}:{version[-8:]}", "judge", file.weight, file.flip_rate)
 
 

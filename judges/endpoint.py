@@ -18,6 +18,7 @@ from pydantic.dataclasses import dataclass as validated_dataclass
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from judges.criteria import STRICT
+from judges.pictures import ChatMessage, chat, grey_png, image_part
 from judges.verdict import excerpt
 from labeling.records import Message, UserError
 
@@ -36,6 +37,7 @@ class Endpoint:
 
     api_key: already read from the environment; empty for servers that need none. logprobs: ask for the
     probabilities of the verdict's token. token_limit: newer OpenAI models want "max_completion_tokens".
+    frames: pictures shown of each clip, to models that see; 0 = its description alone.
     """
 
     base_url: Annotated[str, Field(pattern=r"^https?://[^/]+")]
@@ -48,6 +50,7 @@ class Endpoint:
     max_tokens: Annotated[int, Field(ge=1)] = 64
     logprobs: bool = True
     token_limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    frames: Annotated[int, Field(ge=0, le=8)] = 0
 
     def sampling(self) -> dict[str, Any]:
         """The request's settings besides model and messages."""
@@ -125,7 +128,7 @@ def open_client(endpoint: Endpoint) -> AsyncOpenAI:
     )
 
 
-async def ask(client: AsyncOpenAI, endpoint: Endpoint, messages: Sequence[Message], retries: int) -> Completion:
+async def ask(client: AsyncOpenAI, endpoint: Endpoint, messages: Sequence[ChatMessage], retries: int) -> Completion:
     """Ask once, and again up to `retries` times while that may help; each try ends after timeout_seconds.
 
     A Retry-After of up to two minutes is waited for, otherwise the wait is random and grows. Raises CallFailed.
@@ -153,11 +156,11 @@ def _wait(state: RetryCallState) -> float:
     return BACKOFF(state) if asked_for is None else asked_for
 
 
-async def _ask_once(client: AsyncOpenAI, endpoint: Endpoint, messages: Sequence[Message]) -> Completion:
+async def _ask_once(client: AsyncOpenAI, endpoint: Endpoint, messages: Sequence[ChatMessage]) -> Completion:
     import openai
 
     started = time.monotonic()
-    shown: Any = [{"role": m.role, "content": m.content} for m in messages]
+    shown: Any = messages
     request = client.chat.completions.with_streaming_response.create(
         model=endpoint.model, messages=shown, **endpoint.sampling()
     )
@@ -224,11 +227,25 @@ def _read_body(body: bytes, seconds: float) -> Completion:
 
 
 async def probe(endpoint: Endpoint, key_source: str, file: str) -> None:
-    """Ask one small question with the judge's own settings. Raises UserError naming what is wrong and the cure."""
+    """Ask one small question with the judge's own settings, and again with a picture where pictures will be shown.
+
+    Raises UserError naming what is wrong and the cure.
+    """
+    words = "Reply with the letter A."
+    seen: ChatMessage = {"role": "user", "content": [{"type": "text", "text": words}, image_part(grey_png())]}
+    understood = False
     try:
         async with open_client(endpoint) as client:
-            await ask(client, endpoint, [Message("user", "Reply with the letter A.")], retries=1)
+            await ask(client, endpoint, chat([Message("user", words)]), retries=1)
+            understood = True
+            if endpoint.frames:
+                await ask(client, endpoint, [seen], retries=1)
     except CallFailed as failure:
+        if understood and failure.status not in (0, 401, 403, 429):
+            raise UserError(
+                f"{file}: frames = {endpoint.frames}, but {endpoint.model!r} at {endpoint.base_url} takes no pictures "
+                f"({failure}): name a model that sees, or set frames = 0 to judge by descriptions alone"
+            ) from failure
         cures = {
             0: "start the server, or mend base_url",
             400: f"check model = {endpoint.model!r} and try logprobs = false, another token_limit or temperature",

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 from judges.answer import Answer
 from judges.endpoint import CallFailed, Endpoint, ask, open_client, probe
 from judges.orders import Reply, combine, reply_of
+from judges.pictures import Draw, chat, chat_with_pictures
 from judges.questions import Question, questions
 from judges.rubric import Rubric
 from judges.verdict import ANSWERS
@@ -24,13 +26,17 @@ FEWEST_FAILURES_TO_STOP = 20
 
 @dataclass(frozen=True)
 class EndpointJudge:
-    """A model behind an endpoint, with a rubric. source: the file and the key's origin, for messages."""
+    """A model behind an endpoint, with a rubric. file, key_source: the file and the key's origin, for messages.
+
+    draw: draws clips for a model that sees; it is called in the thread that asks.
+    """
 
     annotator: Annotator
     rubric: Rubric
     endpoint: Endpoint
     file: str
     key_source: str
+    draw: Draw | None = None
 
     def check(self) -> None:
         """Ask one small question. Raises UserError naming base_url and the cure when it gets no answer."""
@@ -45,7 +51,8 @@ class EndpointJudge:
     ) -> None:
         """Answer every slate, several at once. See `judges.answer.Judge`.
 
-        Raises UserError when many calls in a row got no reply: the endpoint is down, and asking on is no use.
+        Raises UserError when many calls in a row got no reply: the endpoint is down, and asking on is no use; and when
+        a clip cannot be drawn.
         """
         asyncio.run(self._answer_all(slates, known, record, emit))
 
@@ -60,12 +67,12 @@ class EndpointJudge:
 
         async with open_client(self.endpoint) as client:
 
-            async def call(question: Question) -> JudgeCall:
+            async def call(question: Question, pictures: Callable[[str], Sequence[bytes]]) -> JudgeCall:
                 nonlocal failures_in_a_row, last_failure
                 key = self.call_key(question)
                 if key in known and known[key].outcome in ANSWERS:
                     return known[key]
-                made = await self._call(client, key, question)
+                made = await self._call(client, key, question, pictures)
                 record(made)
                 if made.outcome == "endpoint_failure":
                     failures_in_a_row, last_failure = failures_in_a_row + 1, made.reply
@@ -74,7 +81,9 @@ class EndpointJudge:
                 return made
 
             async def work(slate: Slate) -> None:
-                calls = [await call(question) for question in questions(self.rubric, slate)]
+                pictures = cache(self._pictures)  # both questions show the same
+                asked = questions(self.rubric, slate, self.endpoint.frames > 0)
+                calls = [await call(question, pictures) for question in asked]
                 emit(slate, answer_of(calls))
                 if failures_in_a_row >= max(FEWEST_FAILURES_TO_STOP, 2 * self.endpoint.concurrency):
                     raise UserError(
@@ -85,15 +94,33 @@ class EndpointJudge:
             await run_workers(slates, work, self.endpoint.concurrency, self.endpoint.timeout_seconds)
 
     def call_key(self, question: Question) -> str:
-        """The same question to the same model with the same settings is the same call."""
+        """The same question to the same model with the same settings is one call; clips stand for their pictures."""
         shown = [[m.role, m.content] for m in question.messages]
-        asked = [self.endpoint.model, self.endpoint.sampling(), shown]
+        clips = [part.clip for part in question.parts if part.clip]
+        seen = [[self.endpoint.frames, clips]] if clips else []
+        asked = [self.endpoint.model, self.endpoint.sampling(), shown, *seen]
         return content_id("call", self.annotator.id, question.slate.id, question.order, asked)
 
-    async def _call(self, client: AsyncOpenAI, key: str, question: Question) -> JudgeCall:
-        """Ask one question; a failure is a call too, with its reason in place of the reply."""
+    def _pictures(self, clip: str) -> Sequence[bytes]:
+        """The pictures of a clip. Raises UserError when it cannot be drawn: that is no failure of the endpoint."""
+        assert self.draw is not None
+        frames = self.endpoint.frames
         try:
-            completion = await ask(client, self.endpoint, question.messages, self.endpoint.max_retries)
+            return self.draw(clip, frames)
+        except UserError as error:
+            raise UserError(
+                f"{self.file}: frames = {frames}, but {clip} cannot be drawn ({error}): mend that, or set "
+                "frames = 0 to judge by descriptions alone"
+            ) from error
+
+    async def _call(
+        self, client: AsyncOpenAI, key: str, question: Question, pictures: Callable[[str], Sequence[bytes]]
+    ) -> JudgeCall:
+        """Ask one question; a failure is a call too, with its reason in place of the reply."""
+        seen = any(part.clip for part in question.parts)
+        messages = chat_with_pictures(question, pictures) if seen else chat(question.messages)
+        try:
+            completion = await ask(client, self.endpoint, messages, self.endpoint.max_retries)
         except CallFailed as failure:
             return JudgeCall(key, self.annotator.id, question.slate.id, str(failure), "endpoint_failure")
         reply = reply_of(question.order, completion)

@@ -42,8 +42,14 @@ class Rubric:
 def score(rubric: Rubric, prompt: Prompt, candidate: Candidate) -> float:
     """The rubric's score of one response of n words: min(1, n / least_words) · Π gates · Σ w_c·s_c / Σ w_c.
 
-    In [0, 1], and 0 without words. Deterministic, so it serves as gold. Raises UserError without criteria.
+    In [0, 1], and 0 without words. Deterministic, so it serves as gold. Raises UserError without criteria, and for a
+    clip: its text describes it, and the words of a description say nothing about the agent.
     """
+    if candidate.clip:
+        raise UserError(
+            f"the rubric {rubric.name!r} counts words, and {candidate.clip} shows an agent: let people, an "
+            'annotator of kind "endpoint" or the simulated one compare clips'
+        )
     if not rubric.criteria:
         raise UserError(f"the rubric {rubric.name!r} has no [[criteria]]: add some, or use it with an endpoint judge")
     mean = sum(c.weight * c.score(prompt, candidate) for c in rubric.criteria) / sum(c.weight for c in rubric.criteria)

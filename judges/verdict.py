@@ -19,15 +19,15 @@ THOUGHT, THOUGHT_END = "<think>", "</think>"
 
 BRACKETED = re.compile(r"\[\[([^\[\]]{0,80})\]\](?!\s+if\b)")  # "[[A]] if …" only repeats the question
 STATED = re.compile(
-    r"\b(?:verdict|winner|final answer|better (?:answer|response|one)|better is|ranking)(?: is)?[\s:*_\"'(]{1,6}"
-    r"((?:(?:answer|response) )?(?:(?-i:[A-I](?:\s*[>=]\s*[A-I])*)|TIE|ABSTAIN)(?=[\s*.,;)]*(?:\n|$)))",
+    r"\b(?:verdict|winner|final answer|better (?:answer|response|clip|one)|better is|ranking)(?: is)?[\s:*_\"'(]{1,6}"
+    r"((?:(?:answer|response|clip) )?(?:(?-i:[A-I](?:\s*[>=]\s*[A-I])*)|TIE|ABSTAIN)(?=[\s*.,;)]*(?:\n|$)))",
     re.IGNORECASE,
 )
 FIRST_LINE = re.compile(
-    r"[\s*_\"'.()]*((?:(?:answer|response) )?(?:[A-I](?:\s*[>=]\s*[A-I])*|TIE|ABSTAIN))[ \t*_\"'.()]*(?:\n|$)",
+    r"[\s*_\"'.()]*((?:(?:answer|response|clip) )?(?:[A-I](?:\s*[>=]\s*[A-I])*|TIE|ABSTAIN))[ \t*_\"'.()]*(?:\n|$)",
     re.IGNORECASE,
 )
-NAMED = re.compile(r"(?:answer|response) ", re.IGNORECASE)
+NAMED = re.compile(r"(?:answer|response|clip) ", re.IGNORECASE)
 RANKING = re.compile(r"[A-I](?:[>=][A-I])*")
 REFUSAL = re.compile(
     r"\W*(?:(?:i['’]?m|i am) (?:very )?sorry|sorry|i (?:can['’]?t|cannot|can not|won['’]?t|will not)"

@@ -17,7 +17,7 @@ CRITERIA = 'name = "r"\ninstructions = "x"\n[[criteria]]\n'
 @pytest.mark.parametrize("path", sorted((DATA / "judges").glob("*.toml")), ids=lambda path: path.stem)
 def test_shipped_judges_load(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "test-key")
-    judge = load_judge(path, DATA / "rubrics")
+    judge = load_judge(path, DATA / "rubrics", lambda clip, count: [])
     assert judge.annotator.id.startswith("judge:")
     assert "test-key" not in repr(judge)
 
@@ -51,7 +51,7 @@ def test_a_mistake_in_a_rubric(text: str, says: list[str], tmp_path: Path) -> No
 
 
 def test_an_unknown_rubric_names_the_shipped_ones() -> None:
-    with pytest.raises(UserError, match="'consice': use one of brief, concise, friendly, helpful"):
+    with pytest.raises(UserError, match="'consice': use one of brief, clip, concise, friendly, helpful"):
         load_rubric("consice", DATA / "rubrics")
 
 
