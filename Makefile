@@ -21,7 +21,7 @@ demo: $(VENV)/.installed
 	@$(RUN) app.py demo --project $(PROJECT) --port $(PORT)
 
 test: $(VENV)/.installed-dev
-	@sh tests/browser/get_chromium.sh
+	@sh tests/get_debian_packages.sh
 	@$(MAKE) --no-print-directory check
 	@$(RUN) -m pytest
 
