@@ -275,7 +275,9 @@ def _run(
 
     around = Surroundings(ask, gold, emit, fitted, kind_of)
     folder = store.project / "runs" / config.name
-    run_loop(config, config.model.name, lambda: make_language_subject(config, store.prompts(), gold), around, folder, resume)
+    run_loop(
+        config, config.model.name, lambda: make_language_subject(config, store.prompts(), gold), around, folder, resume
+    )
 
 
 def _ask_oracle(config: RunConfig, store: Store, slates: Sequence[Slate], gold: GoldFn) -> None:

@@ -55,3 +55,34 @@ def choose(
 def _shuffled(positions: tuple[int, ...], chance: random.Random) -> tuple[int, ...]:
     """A candidate's place in a slate says nothing about when it was sampled or how it was scored."""
     return tuple(chance.sample(positions, len(positions)))
+
+
+@dataclass(frozen=True)
+class Contest:
+    """A slate chosen from a pool: its number there, the selector that chose it and the chance that it would."""
+
+    number: int
+    selector: Literal["random", "disagreement"]
+    propensity: float
+
+
+def choose_contests(
+    pool: int, disagreement: Sequence[float], count: int, random_share: float, chance: random.Random
+) -> list[Contest]:
+    """Choose `count` of a pool of random slates, one after the other and none twice.
+
+    Each time the one with the largest disagreement (the variance over a reward model's members of P(i ≻ j)), or, with
+    probability random_share and always where none is known, any of those left. The propensity of a choice is its
+    chance given the pool and the choices before it.
+    """
+    left = list(range(pool))
+    chosen: list[Contest] = []
+    for _ in range(min(count, pool)):
+        share = random_share if disagreement else 1.0
+        best = max(left, key=lambda n: disagreement[n]) if disagreement else -1
+        by_chance = chance.random() < share
+        number = chance.choice(left) if by_chance else best
+        propensity = share / len(left) + (1 - share) * (number == best)
+        left.remove(number)
+        chosen.append(Contest(number, "random" if by_chance else "disagreement", propensity))
+    return chosen

@@ -52,7 +52,7 @@ class Refits(Protocol):
 
     @property
     def refit(self) -> str:
-        """"every" or "first"."""
+        """ "every" or "first"."""
 
     @property
     def replay(self) -> float:
@@ -63,17 +63,28 @@ class LoopConfig(Protocol):
     """What the loop reads of a run file, whoever learns."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Of the run."""
+
     @property
-    def seed(self) -> int: ...
+    def seed(self) -> int:
+        """Of all its randomness."""
+
     @property
-    def iterations(self) -> int: ...
+    def iterations(self) -> int:
+        """Its length."""
+
     @property
-    def keep_checkpoints(self) -> int: ...
+    def keep_checkpoints(self) -> int:
+        """How many of them stay."""
+
     @property
-    def labels(self) -> LabelConfig: ...
+    def labels(self) -> LabelConfig:
+        """What is asked, and who answers."""
+
     @property
-    def reward_model(self) -> Refits: ...
+    def reward_model(self) -> Refits:
+        """How often the reward model is fitted, and on what."""
 
 
 @dataclass(frozen=True)

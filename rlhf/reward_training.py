@@ -135,21 +135,28 @@ def measure(model: ScoreModel, examples: Sequence[Example], pad_id: int, token_b
 
 def compare(scores: Tensor, examples: Sequence[Example]) -> Accuracy:
     """How well (N,) raw scores of the examples' candidates, in order, predict their preferences."""
-    if not examples:
+    lengths = [len(c) for e in examples for c in e.group.candidates]
+    return compare_scores(scores, [(len(e.group.candidates), e.preferences) for e in examples], lengths)
+
+
+def compare_scores(
+    scores: Tensor, slates: Sequence[tuple[int, Sequence[Preference]]], lengths: Sequence[int]
+) -> Accuracy:
+    """How well (N,) raw scores predict the preferences of slates given as (K, preferences)."""
+    if not slates:
         nan = float("nan")
         return Accuracy(0, nan, nan, nan, nan, nan, nan)
-    targets = pair_targets([(len(e.group.candidates), e.preferences) for e in examples])
+    targets = pair_targets(slates)
     difference = scores[targets.i] - scores[targets.j]
     lead = difference.numpy()
     p = targets.p.numpy()
-    slate = np.repeat(np.arange(len(examples)), [len(e.preferences) for e in examples])
+    slate = targets.slate.numpy()
     decided = p != 0.5
     right = np.where(lead == 0, 0.5, ((lead > 0) == (p > 0.5)).astype(float)) * decided
-    hits = np.bincount(slate, right, len(examples))
-    counts = np.bincount(slate, decided, len(examples))
+    hits = np.bincount(slate, right, len(slates))
+    counts = np.bincount(slate, decided, len(slates))
     used = counts > 0
     interval = bootstrap(hits[used] / counts[used], counts[used])
-    lengths = np.array([len(c) for e in examples for c in e.group.candidates], dtype=float)
     return Accuracy(
         pairs=int(decided.sum()),
         accuracy=interval.mean,
@@ -157,7 +164,7 @@ def compare(scores: Tensor, examples: Sequence[Example]) -> Accuracy:
         high=interval.high,
         log_loss=float(preference_losses(scores, targets).mean()),
         ece=expected_calibration_error(difference.sigmoid().numpy(), p),
-        length_correlation=_correlation(scores.numpy(), lengths),
+        length_correlation=_correlation(scores.numpy(), np.array(lengths, dtype=float)),
     )
 
 

@@ -215,9 +215,8 @@ def check_labels(labels: LabelConfig, source: str) -> None:
             raise UserError(f"{source}: labels.{key} needs labels.humans = true")
         if wait > slates:
             of = "first_slates" if key.startswith("first") and labels.first_slates else "slates"
-            raise UserError(
-                f"{source}: labels.{key} = {wait} is more than labels.{of} = {slates}: lower the first or raise the second"
-            )
+            cure = "lower the first or raise the second"
+            raise UserError(f"{source}: labels.{key} = {wait} is more than labels.{of} = {slates}: {cure}")
     if labels.total is not None and labels.total < first:
         raise UserError(f"{source}: labels.total = {labels.total} is less than the first iteration's {first} slates")
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from gymnasium import spaces
 from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -63,7 +62,9 @@ def make_algorithm(config: AgentConfig, environments: VecEnv, seed: int) -> Base
         if key not in known:
             raise UserError(f"agent.options has no key {key!r} for {config.algorithm!r}: known are {', '.join(known)}")
     if config.algorithm == "sac" and not isinstance(environments.action_space, spaces.Box):
-        raise UserError(f'agent.algorithm = "sac" needs actions that are vectors, not {environments.action_space}: use "ppo"')
+        raise UserError(
+            f'agent.algorithm = "sac" needs actions that are vectors, not {environments.action_space}: use "ppo"'
+        )
     try:
         return algorithm(
             "MlpPolicy",
@@ -74,7 +75,9 @@ def make_algorithm(config: AgentConfig, environments: VecEnv, seed: int) -> Base
             **config.options,
         )
     except (TypeError, ValueError, AssertionError) as error:
-        raise UserError(f"agent.options = {config.options} does not work: {' '.join(str(error).split())[:200]}") from error
+        raise UserError(
+            f"agent.options = {config.options} does not work: {' '.join(str(error).split())[:200]}"
+        ) from error
 
 
 def _episode_seeds(*name: object) -> Callable[[int], int]:

@@ -20,7 +20,7 @@ STORED = ("observations", "next_observations", "actions", "rewards", "dones", "t
 
 def save_agent(agent: Agent) -> dict[str, Any]:
     """All that the agent has learned and where its environments stand, as tensors and plain data."""
-    model = agent.model
+    model: Any = agent.model  # what is only some algorithms' is asked for by name
     entropy = getattr(model, "log_ent_coef", None)
     return {
         "parameters": model.get_parameters(),
@@ -36,7 +36,7 @@ def save_agent(agent: Agent) -> dict[str, Any]:
 
 def load_agent(agent: Agent, state: dict[str, Any]) -> None:
     """Put a saved state into an untrained agent of the same config."""
-    model = agent.model
+    model: Any = agent.model  # what is only some algorithms' is asked for by name
     model.set_parameters(state["parameters"])
     if state["entropy"] is not None:
         model.log_ent_coef.data.copy_(state["entropy"])

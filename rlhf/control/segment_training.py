@@ -6,6 +6,7 @@ weight decay is adjusted (Christiano 2017, arXiv 1706.03741). Nothing here has a
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -86,8 +87,6 @@ def fit_segments(model: SegmentModel, data: LabeledSegments, decay: Sequence[flo
     weight decay for each member, which grows while the loss on the slates that a member has not seen is more than 1.5 ×
     that on its own, and shrinks below 1.1 ×.
     """
-    import copy
-
     model = copy.deepcopy(model).train()
     steps, mask = torch.from_numpy(data.steps), torch.from_numpy(data.mask)
     _set_feature_unit(model, steps[mask])
@@ -156,7 +155,7 @@ def _in_and_out(model: SegmentModel, steps: Tensor, mask: Tensor, batches: _Batc
 def _decay(model: SegmentModel, amount: Tensor) -> None:
     """Shrink the weights (not the biases) of each member by its own share."""
     for layer in model.layers:
-        layer.weight.mul_((1 - amount)[:, None, None])  # type: ignore[union-attr, operator]
+        layer.weight.mul_((1 - amount)[:, None, None])  # type: ignore[operator]
     for attend, share in zip(model.attention, amount.tolist(), strict=False):
         for parameter in attend.parameters():
             if parameter.ndim > 1:
@@ -202,7 +201,13 @@ class _Batches:
         shift = torch.from_numpy((new_first - self.firsts[chosen])[slate])
         t, at = self.targets, torch.from_numpy(pairs)
         targets = PairTargets(
-            t.i[at] + shift, t.j[at] + shift, t.p[at], t.margin[at], t.flip_rate[at], t.weight[at], len(chosen),
+            t.i[at] + shift,
+            t.j[at] + shift,
+            t.p[at],
+            t.margin[at],
+            t.flip_rate[at],
+            t.weight[at],
+            len(chosen),
             torch.from_numpy(slate),
         )
         return torch.from_numpy(candidates), targets, self.counts[:, chosen]

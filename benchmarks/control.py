@@ -1,0 +1,223 @@
+"""Do agents learn from compared clips? A simulated annotator's labels against the true reward, at equal steps.
+
+    python benchmarks/control.py run TASK ARM SEED     one run; writes benchmarks/results/control-TASK-ARM-SEED.json
+    python benchmarks/control.py all TASK [TASK …]     every arm of the tasks with seeds 0, 1, 2 that is not there yet
+    python benchmarks/control.py table                 what the finished runs say, as Markdown
+
+Arms: `true` is the same stable-baselines3 run on the environment's own reward, without any of our wrappers; `350`,
+`700` and `1400` learn from that many labels asked along the way; `700_upfront` gets all of them before training and
+freezes the reward model; `700_random` asks about random pairs instead of those on which the ensemble disagrees;
+`700_flipped` is the control whose labels say the opposite. The annotator compares true returns of two segments and
+answers at random a fifth of the time, so a tenth of its answers is wrong. Labels on held-out episodes (a tenth) only
+measure and are counted all the same. A run's figure is the mean return of 20 episodes without exploration.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+SEEDS = (0, 1, 2)
+PPO = {"batch_size": 64, "n_epochs": 10, "gae_lambda": 0.95}
+# Steps that two cores can do; the options were chosen once, by habit, and not tuned on any arm.
+TASKS: dict[str, dict[str, Any]] = {
+    "pendulum": {
+        "environment": {"id": "Pendulum-v1"},
+        "iterations": 16,
+        "agent": {"steps": 4096, "options": {**PPO, "n_steps": 256, "gamma": 0.95, "learning_rate": 1e-3}},
+    },
+    "double_pendulum": {
+        "environment": {"id": "InvertedDoublePendulum-v5"},
+        "iterations": 16,
+        "agent": {"steps": 4096, "options": {**PPO, "n_steps": 256, "gamma": 0.98, "learning_rate": 1e-3}},
+    },
+    "reacher": {
+        "environment": {"id": "Reacher-v5"},
+        "iterations": 20,
+        "agent": {"steps": 6144, "options": {**PPO, "n_steps": 512, "gamma": 0.9, "learning_rate": 5e-4}},
+    },
+    "half_cheetah": {
+        "environment": {"id": "HalfCheetah-v5"},
+        "iterations": 20,
+        "agent": {"steps": 8192, "options": {**PPO, "n_steps": 512, "gamma": 0.98, "learning_rate": 5e-4}},
+    },
+}
+ARMS: dict[str, dict[str, Any]] = {
+    "true": {},
+    "350": {"total": 350},
+    "700": {"total": 700},
+    "1400": {"total": 1400},
+    "700_upfront": {"total": 700, "first_slates": 700},
+    "700_random": {"total": 700, "selector": "random"},
+    "700_flipped": {"total": 700},
+}
+
+
+def run(task: str, arm: str, seed: int) -> None:
+    """One run in memory, evaluated at its end on 20 episodes."""
+    sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "rlhf")]
+    began = time.monotonic()
+    result = _true(task, seed) if arm == "true" else _labelled(task, arm, seed)
+    result |= {
+        "task": task,
+        "arm": arm,
+        "seed": seed,
+        "settings": TASKS[task],
+        "seconds": time.monotonic() - began,
+        "date": date.today().isoformat(),
+        "versions": {name: version(name) for name in ("torch", "gymnasium", "stable-baselines3", "mujoco")}
+        | {"python": platform.python_version()},
+        "git": subprocess.run(
+            ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+        ).stdout.strip(),
+    }
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"control-{task}-{arm}-{seed}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(f"{task} {arm} {seed}: {result['return']:.1f} in {result['seconds']:.0f} s", flush=True)
+
+
+def _config(task: str, seed: int, labels: dict[str, Any]) -> Any:
+    from rlhf.control.control_config import parse_control
+
+    settings = TASKS[task]
+    total, iterations = labels.get("total", 350), settings["iterations"]
+    asked = {"first_slates": total // 5, "anneal": iterations / 2, "humans": False, "oracle": {}, **labels}
+    return parse_control(
+        {
+            "question": "Which clip has the higher return?",
+            "name": "benchmark",
+            "seed": seed,
+            **settings,
+            "agent": {"parallel": 4, "normalise": True, **settings["agent"]},
+            "labels": asked,
+            "reward_model": {"refit": "first" if asked["first_slates"] == total else "every"},
+        }
+    )
+
+
+def _labelled(task: str, arm: str, seed: int) -> dict[str, Any]:
+    from control_world import ControlWorld, run_agent
+
+    from rlhf.control.agent import play
+
+    config = _config(task, seed, ARMS[arm])
+    world = ControlWorld(seed, flip=arm.endswith("flipped"))
+    with tempfile.TemporaryDirectory() as folder:
+        subject = run_agent(config, Path(folder), world)
+    episodes = play(subject.agent, subject.environment, 20, 10_000 + seed)
+    updates = world.of_kind("update")
+    return {
+        "return": sum(sum(e.rewards) for e in episodes) / len(episodes),
+        "labels": len(world.labeled),
+        "environment_steps": updates[-1]["environment_steps"],
+        "steps_per_second": sum(u["steps_per_second"] for u in updates) / len(updates),
+        "curve": [e["gold"] for e in world.of_kind("evaluation")],
+        "accuracy": [f["heldout_accuracy"] for f in world.of_kind("fit")],
+    }
+
+
+def _true(task: str, seed: int) -> dict[str, Any]:
+    """The same algorithm, options, environments and steps on the environment's own reward."""
+    import torch
+    from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+
+    from rlhf.control.agent import make_algorithm, normalised
+    from rlhf.control.control_config import spec
+    from rlhf.control.environments import make
+
+    torch.set_num_threads(1)
+    config = _config(task, seed, {})
+    environment, steps = spec(config.environment), config.iterations * config.agent.steps
+    plain = DummyVecEnv([lambda: make(environment) for _ in range(config.agent.parallel)])
+    environments = normalised(plain, config.agent)
+    assert isinstance(environments, VecNormalize)
+    model = make_algorithm(config.agent, environments, seed)
+    began = time.monotonic()
+    model.learn(steps)
+    speed = model.num_timesteps / (time.monotonic() - began)
+    env = make(environment)
+    total = 0.0
+    for n in range(20):
+        seen, _ = env.reset(seed=10_000 + seed + 1_000 * n)
+        ended = False
+        while not ended:
+            action = model.predict(environments.normalize_obs(seen), deterministic=True)[0]
+            seen, reward, terminated, truncated, _ = env.step(action)
+            total, ended = total + float(reward), terminated or truncated
+    return {"return": total / 20, "labels": 0, "environment_steps": model.num_timesteps, "steps_per_second": speed}
+
+
+def run_all(tasks: list[str]) -> None:
+    """Every run that is not there yet, seed by seed, each in a process of its own."""
+    for seed in SEEDS:
+        for task in tasks:
+            for arm in ARMS:
+                if not (RESULTS / f"control-{task}-{arm}-{seed}.json").exists():
+                    subprocess.run([sys.executable, __file__, "run", task, arm, str(seed)], check=True)
+
+
+def table() -> str:
+    """Return by task and arm: the mean over seeds with its 95 % interval, and as a share of `true`."""
+    sys.path.insert(0, str(ROOT))
+    from rlhf.intervals import bootstrap
+
+    runs: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for path in sorted(RESULTS.glob("control-*.json")):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        runs[found["task"], found["arm"]].append(found)
+    lines = [
+        "| task | steps | arm | seeds | labels | return [95 % CI] | of the way to `true` | steps/s |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for task in TASKS:
+        if (task, "true") not in runs:
+            continue
+        goal = sum(r["return"] for r in runs[task, "true"]) / len(runs[task, "true"])
+        starts = [r["curve"][0] for arm in ARMS for r in runs.get((task, arm), []) if "curve" in r]
+        start = sum(starts) / max(1, len(starts))
+        for arm in ARMS:
+            found = runs.get((task, arm), [])
+            if found:
+                mean, low, high = bootstrap([r["return"] for r in found])
+                share = (mean - start) / (goal - start) if goal != start else float("nan")
+                speed = sum(r["steps_per_second"] for r in found) / len(found)
+                cells = [
+                    task,
+                    f"{found[0]['environment_steps']:,.0f}",
+                    f"`{arm}`",
+                    str(len(found)),
+                    str(found[0]["labels"]),
+                ]
+                cells += [f"{mean:.1f} [{low:.1f}, {high:.1f}]", f"{100 * share:.0f} %", f"{speed:,.0f}"]
+                lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    match sys.argv[1:]:
+        case ["run", task, arm, seed]:
+            run(task, arm, int(seed))
+        case ["all", *tasks] if tasks:
+            run_all(tasks)
+        case ["table"]:
+            print(table())
+        case _:
+            sys.exit(__doc__)
+
+
+if __name__ == "__main__":
+    main()
