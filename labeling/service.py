@@ -2,7 +2,9 @@
 
 Gradio's events drop rapid clicks, so what must not be lost does not go through them. A label is acknowledged
 after its commit, and its client_key makes a retry harmless. Replies are blind: candidates in the order in which
-they are shown, and nothing about where they come from. Every error reply is {"error": one line}.
+they are shown, and nothing about where they come from. A reply names two slates: the one to answer now, and the one
+after it, so that the browser can fetch its clips meanwhile; both are leased to this person. Every error reply is
+{"error": one line}.
 """
 
 from __future__ import annotations
@@ -22,9 +24,11 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, model_validator
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
+from labeling import clip_routes
 from labeling.assignment import LEASE_SECONDS, SIZES, Mode, display_order, human_id, ranks_of_candidates
+from labeling.clip_routes import Clips
 from labeling.guard import Guard, is_loopback
-from labeling.records import MAX_CANDIDATES, Annotator, InvalidRecord, Label, UserError
+from labeling.records import MAX_CANDIDATES, Annotator, Candidate, InvalidRecord, Label, Slate, UserError
 from labeling.store import Conflict, Lease, Store
 
 Name = Annotated[str, Field(pattern=r"^[\w.@-]{1,64}$")]
@@ -63,17 +67,17 @@ class SubmitRequest(UndoRequest):
         return self
 
 
-def create_app(store: Store) -> FastAPI:
+def create_app(store: Store, clips: Clips | None = None) -> FastAPI:
     """The whole web application of a project: the routes under /api, and Gradio's pages around them."""
     from labeling.pages import site
 
-    app = api(store)
+    app = api(store, clips)
     site.mount(app, store)
     return app
 
 
-def api(store: Store) -> FastAPI:
-    """The labeling routes alone."""
+def api(store: Store, clips: Clips | None = None) -> FastAPI:
+    """The labeling routes alone; without `clips`, a project whose candidates are clips cannot show them."""
     app = FastAPI(title="Prefloop", docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(CORSMiddleware)  # allows nobody; without one, Gradio lets every page on localhost read its own
     app.add_middleware(Guard)
@@ -86,26 +90,27 @@ def api(store: Store) -> FastAPI:
         person = human_id(asked.annotator)
         if person not in store.annotators():  # one that is there keeps the weight that somebody gave it
             store.add_annotator(Annotator(person, "human"))
-        return _next(store, asked)
+        return _next(store, clips, asked)
 
     @app.post("/api/submit")
     def submit(answer: SubmitRequest) -> dict[str, Any]:
         added = store.answer_lease(
             answer.client_key, answer.slate, human_id(answer.annotator), lambda order: _label(answer, order)
         )
-        return {"added": added, **_next(store, answer)}
+        return {"added": added, **_next(store, clips, answer)}
 
     @app.post("/api/undo")
     def undo(asked: UndoRequest) -> dict[str, Any]:
         person = human_id(asked.annotator)
         taken_back = store.take_back(asked.client_key, person, SIZES[asked.mode], LEASE_SECONDS)
-        return {"taken_back": taken_back, **_next(store, asked)}
+        return {"taken_back": taken_back, **_next(store, clips, asked)}
 
     @app.get("/api/progress")
     def progress(annotator: Name = "local") -> dict[str, Any]:
         counts = store.counts()
         return {"labels": sum(counts.values()), "annotators": counts, **_standing(store, human_id(annotator))}
 
+    clip_routes.add_to(app, clips)
     return app
 
 
@@ -124,11 +129,17 @@ def _label(answer: SubmitRequest, order: Sequence[int]) -> Label:
     )
 
 
-def _next(store: Store, asked: LeaseRequest) -> dict[str, Any]:
-    """The reply of every writing route: what this person is to label now, and where they stand."""
+def _next(store: Store, clips: Clips | None, asked: LeaseRequest) -> dict[str, Any]:
+    """The reply of every writing route: what this person is to label now and after that, and where they stand."""
     person = human_id(asked.annotator)
-    lease = store.lease(person, lambda s: display_order(len(s.candidates), RANDOM), SIZES[asked.mode], LEASE_SECONDS)
-    return {"lease": lease and _blind(lease), **_standing(store, person)}
+    with store.writing():
+        lease, after = (store.lease(person, _shuffled, SIZES[asked.mode], LEASE_SECONDS, ahead=n) for n in (0, 1))
+    clip_routes.prepare(clips, [(held.slate, held.order) for held in (lease, after) if held])
+    return {"lease": lease and _blind(lease), "next": after and _blind(after), **_standing(store, person)}
+
+
+def _shuffled(slate: Slate) -> tuple[int, ...]:
+    return display_order(len(slate.candidates), RANDOM)
 
 
 def _standing(store: Store, person: str) -> dict[str, Any]:
@@ -138,13 +149,22 @@ def _standing(store: Store, person: str) -> dict[str, Any]:
 
 
 def _blind(lease: Lease) -> dict[str, Any]:
-    """What a person may see of a slate: the conversation and the answers, in the order of the lease."""
+    """What a person may see of a slate: the conversation and the candidates, in the order of the lease.
+
+    Of a clip that is its video alone: its text describes it to judges, and a system message beside it is technical.
+    """
     shown = [lease.slate.candidates[candidate] for candidate in lease.order]
+    technical = any(c.clip for c in shown)
+    messages = [m for m in lease.slate.prompt.messages if m.role == "user" or not technical]
     return {
         "slate": lease.slate.id,
-        "prompt": [{"role": m.role, "content": m.content} for m in lease.slate.prompt.messages],
-        "candidates": [{"text": c.text, "finished": c.finished} for c in shown],
+        "prompt": [{"role": m.role, "content": m.content} for m in messages],
+        "candidates": [_blind_candidate(c) for c in shown],
     }
+
+
+def _blind_candidate(c: Candidate) -> dict[str, Any]:
+    return {"clip": clip_routes.address(c.clip)} if c.clip else {"text": c.text, "finished": c.finished}
 
 
 # Errors, each as one line
@@ -193,15 +213,15 @@ class _Server(uvicorn.Server):
             connection.transport.close()
 
 
-def serve(store: Store, host: str, port: int) -> None:
-    """Serve the project until SIGINT or SIGTERM, then return. Call it from the main thread.
+def serve(store: Store, host: str, port: int, clips: Clips | None = None) -> None:
+    """Serve the project and its clips until SIGINT or SIGTERM, then return. Call it from the main thread.
 
     Raises UserError when the port is taken or may not be used, or the host is not this computer.
     """
     listener = _listen(host, port)
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill is a Ctrl-C
     try:
-        config = uvicorn.Config(create_app(store), log_level="warning", timeout_graceful_shutdown=10)
+        config = uvicorn.Config(create_app(store, clips), log_level="warning", timeout_graceful_shutdown=10)
         _Server(config).run(sockets=[listener])
     except KeyboardInterrupt:
         pass

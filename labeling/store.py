@@ -261,30 +261,33 @@ class Store(ProjectDatabase):
         k: tuple[int, int],
         seconds: float,
         overlap: int = 1,
+        ahead: int = 0,
     ) -> Lease | None:
         """Give `annotator` the newest slate of k[0]..k[1] candidates that still wants an answer from a person.
 
         A slate wants answers while fewer than `overlap` people have answered it or hold it. The annotator's own
-        live lease comes first (the latest, where an undo left two), so a reload shows the same slate in the same
-        order. `order_of(slate)` draws the order for a new lease.
+        live leases come first, in their turn, so a reload shows the same slate in the same order. ahead: how many
+        of these to pass over; 1 gives the slate that comes after the current one, and it cannot change any more.
+        `order_of(slate)` draws the order for a new lease.
         """
         now = time.time()
         with self.writing():
-            held = self.rows(
-                "SELECT slate_id AS id FROM lease JOIN slate ON slate.id = slate_id "
-                "WHERE annotator = ? AND expires > ? AND k BETWEEN ? AND ? ORDER BY expires DESC LIMIT 1",
-                [annotator, now, *k],
-            )
-            wanted = held or self.rows(
-                f"SELECT id FROM slate WHERE {WANTED} ORDER BY seq DESC LIMIT 1",
-                [*k, annotator, now, annotator, overlap],
+            wanted = self.rows(
+                "SELECT slate_id AS id, turn FROM lease JOIN slate ON slate.id = slate_id "
+                "WHERE annotator = ? AND expires > ? AND k BETWEEN ? AND ? ORDER BY turn LIMIT 1 OFFSET ?",
+                [annotator, now, *k, ahead],
+            ) or self.rows(
+                "SELECT id, (SELECT coalesce(max(turn), 0) + 1 FROM lease WHERE annotator = ?) AS turn FROM slate "
+                f"WHERE {WANTED} AND id NOT IN (SELECT slate_id FROM lease WHERE annotator = ? AND expires > ?) "
+                "ORDER BY seq DESC LIMIT 1",
+                [annotator, *k, annotator, now, annotator, overlap, annotator, now],
             )
             if not wanted:
                 return None
             slate = self.slate(wanted[0]["id"])
             assert slate is not None
             order = self._shown_order(slate.id, annotator) or tuple(order_of(slate))
-            self._add_lease(slate.id, annotator, order, now + seconds)
+            self._add_lease(slate.id, annotator, order, now + seconds, wanted[0]["turn"])
         return Lease(slate, order, now + seconds)
 
     def _shown_order(self, slate_id: str, annotator: str) -> tuple[int, ...]:
@@ -292,11 +295,11 @@ class Store(ProjectDatabase):
         rows = self.rows("SELECT display_order FROM lease WHERE slate_id = ? AND annotator = ?", [slate_id, annotator])
         return tuple(json.loads(rows[0]["display_order"])) if rows else ()
 
-    def _add_lease(self, slate_id: str, annotator: str, order: Sequence[int], expires: float) -> None:
+    def _add_lease(self, slate_id: str, annotator: str, order: Sequence[int], expires: float, turn: int) -> None:
         self.db.execute(
-            "INSERT INTO lease (slate_id, annotator, display_order, expires) VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE "
-            "SET display_order = excluded.display_order, expires = excluded.expires",
-            [slate_id, annotator, json.dumps(order), expires],
+            "INSERT INTO lease VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE "
+            "SET display_order = excluded.display_order, expires = excluded.expires, turn = excluded.turn",
+            [slate_id, annotator, json.dumps(order), expires, turn],
         )
 
     def waiting(self, annotator: str, k: tuple[int, int], overlap: int = 1) -> int:
@@ -325,7 +328,7 @@ class Store(ProjectDatabase):
             return bool(self._add_label(label_in(order)))
 
     def take_back(self, client_key: str, annotator: str, k: tuple[int, int], seconds: float) -> bool:
-        """Undo the annotator's last standing label on a slate of k[0]..k[1] candidates, and lease the slate again.
+        """Undo the annotator's last standing label on a slate of k[0]..k[1] candidates, and make it their current one.
 
         The same key again changes nothing. Returns whether something was taken back now. Raises Conflict when
         there is nothing to take back, or the key belongs to something else.
@@ -344,7 +347,8 @@ class Store(ProjectDatabase):
             old = _label(last[0])
             undone = Label(old.slate_id, annotator, "undone", client_key, order=old.order, supersedes=old.client_key)
             self._add_label(undone)
-            self._add_lease(old.slate_id, annotator, old.order, time.time() + seconds)
+            first = self.rows("SELECT coalesce(min(turn), 0) - 1 AS turn FROM lease WHERE annotator = ?", [annotator])
+            self._add_lease(old.slate_id, annotator, old.order, time.time() + seconds, first[0]["turn"])
             return True
 
     # Judges' calls, and what runs report

@@ -150,6 +150,17 @@ def test_a_lease_that_is_given_again_keeps_its_order(store):
     assert store.lease("human:ann", lambda s: (0, 1), PAIR, 60.0).order == (1, 0)
 
 
+def test_a_slate_that_ran_out_and_is_given_again_waits_behind_what_is_held(store):
+    store.add_slates([slate("old"), slate("new")])
+    assert lease_to(store, "human:ann", seconds=-1).slate == slate("new")
+    assert lease_to(store, "human:bob", seconds=0.2).slate == slate("new")
+    assert lease_to(store, "human:ann").slate == slate("old")
+    time.sleep(0.25)  # now nobody holds the new one
+    for _ in range(2):
+        both = [store.lease("human:ann", lambda s: (0, 1), PAIR, 60.0, ahead=n).slate for n in (0, 1)]
+        assert both == [slate("old"), slate("new")]
+
+
 def _answer(key: str, order: tuple[int, ...]) -> Label:
     return ranked(slate("a"), key, 1, 2, order=order)
 
