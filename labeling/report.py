@@ -7,10 +7,11 @@ import time
 from html import escape
 from pathlib import Path
 
-from labeling import run_panels
+from labeling import run_clips, run_panels, run_plots
 from labeling.records import UserError
 from labeling.run_labels import people
 from labeling.run_view import RunView, fold
+from labeling.run_words import is_agent, words
 from labeling.store import HumanLabel, Store
 
 PAGE = """<!doctype html>
@@ -42,16 +43,20 @@ def report(view: RunView, labels: list[HumanLabel]) -> str:
     """The report as HTML text; it tells the run as it stood at its last event, whenever it is read."""
     told = time.strftime("%Y-%m-%d %H:%M", time.localtime(view.reported))
     subtitle = f"Prefloop run report · last event {told} · intervals are 95 % confidence intervals"
+    names = words(view).names
+    evaluations = "Evaluations" if is_agent(view) else "Held-out evaluations"
     parts = [
         run_panels.status(view, view.reported),
-        run_panels.plots(view),
+        run_clips.goal(view),
+        run_plots.plots(view),
         people(view, labels, {}, title="Labels from people"),
         run_panels.samples(view),
         run_panels.sources(view),
-        run_panels.by_iteration("Held-out evaluations", view.evaluations),
-        run_panels.by_iteration("Reward-model fits", view.fits),
-        run_panels.by_iteration("Policy updates", view.updates),
-        run_panels.by_iteration("Iterations", view.iterations),
+        run_clips.clip_names(view),
+        run_panels.by_iteration(evaluations, view.evaluations, names),
+        run_panels.by_iteration("Reward-model fits", view.fits, names),
+        run_panels.by_iteration("Policy updates", view.updates, names),
+        run_panels.by_iteration("Iterations", view.iterations, names),
         run_panels.config(view),
     ]
     return PAGE.format(

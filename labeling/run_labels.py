@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from labeling.run_view import RunView, Tally, state_of, tally
+from labeling.run_view import LabelState, RunView, Tally, state_of, tally
+from labeling.run_words import words
 from labeling.store import HumanLabel
 
 SHORT_PROMPT = 90
@@ -26,10 +27,11 @@ def people(view: RunView, labels: Sequence[HumanLabel], prompts: Mapping[str, st
             ),
         )
     )
-    aside = [f"{n} {_ASIDE[state]}" for state, n in counts.by_state.items() if state in _ASIDE]
+    besides = _ASIDE | {"checking": words(view).checking}
+    aside = [f"{n} {besides[state]}" for state, n in counts.by_state.items() if state in besides]
     note = f'<p class="note">Besides: {escape(", ".join(aside))}.</p>' if aside else ""
     if not labels:
-        note = '<p class="note">Compare two answers on the labeling page: your label shows up here at once.</p>'
+        note = f'<p class="note">{escape(words(view).invite)}</p>'
     recent = [label for label in reversed(labels) if label.slate_id in prompts]
     rows = "".join(_recent(label, prompts[label.slate_id]) for label in recent)
     listed = f'<ul class="recent">{rows}</ul>' if rows else ""
@@ -39,8 +41,7 @@ def people(view: RunView, labels: Sequence[HumanLabel], prompts: Mapping[str, st
     )
 
 
-_ASIDE = {
-    "checking": "on held-out prompts, which check the reward model",
+_ASIDE: dict[LabelState, str] = {
     "empty": "without a preference (skip, both bad)",
     "elsewhere": "on slates that are not of this run",
 }

@@ -1,4 +1,4 @@
-"""A run as HTML text, piece by piece: status, plots, tables, samples, config.
+"""A run as HTML text, piece by piece: status, tables, samples, config.
 
 Pure functions of a `RunView`, shared by the live page and the report. What comes from a model, a label or a
 config is hostile text: everything is escaped where it enters the markup. `run_style.css` gives it its looks.
@@ -13,21 +13,18 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from labeling.run_figures import Chart, line_chart, plain
+from labeling.run_figures import plain
 from labeling.run_view import (
-    PHASES,
-    Change,
     Figures,
     Phase,
     RunView,
-    change,
     is_stale,
     mapping,
     number,
     planned_iterations,
     seconds_left,
-    series,
 )
+from labeling.run_words import is_agent, words
 
 
 def style() -> str:
@@ -87,7 +84,7 @@ def status(view: RunView, now: float) -> str:
     running = "" if view.end or is_stale(view, now) else " running"
     told = str(view.iterations[max(view.iterations)].get("verdict") or "") if view.iterations else ""
     verdict = f'<p class="detail verdict">So far: {escape(told)}</p>' if told else ""
-    steps = "".join(_step(name, view.phases.get(name), now, bool(running)) for name in PHASES)
+    steps = "".join(_step(name, view.phases.get(name), now, bool(running)) for name in words(view).phases)
     return (
         f'<section class="card status {tone}"><div class="row"><div><p class="where">{where}</p>'
         f'<h2><span class="lamp{running}"></span>{escape(headline)}</h2>'
@@ -105,9 +102,9 @@ def _headline(view: RunView, now: float) -> tuple[str, str, str]:
     if view.end is not None:
         reason = str(view.end.get("reason"))
         told = str(view.end.get("message") or "")
-        words = {"finished": "Finished", "stopped": "Stopped", "failed": "Failed"}.get(reason, "Ended")
+        ended = {"finished": "Finished", "stopped": "Stopped", "failed": "Failed"}.get(reason, "Ended")
         cure = "" if reason == "finished" else "Go on with `prefloop loop RUN.toml --resume`."
-        return ("bad" if reason == "failed" else "done"), words, " ".join(filter(None, (told, cure)))
+        return ("bad" if reason == "failed" else "done"), ended, " ".join(filter(None, (told, cure)))
     if is_stale(view, now):
         silent = duration(now - view.reported)
         hint = (
@@ -117,11 +114,12 @@ def _headline(view: RunView, now: float) -> tuple[str, str, str]:
     phase = view.current
     parts = []
     if phase is None:
-        headline = "Between two steps" if view.phases else "Starting: loading the model"
+        headline = "Between two steps" if view.phases else words(view).loading
     else:
-        headline = PHASES.get(phase.name, phase.name)
-        place = list(PHASES).index(phase.name) + 1 if phase.name in PHASES else 0
-        parts.append(f"step {place} of {len(PHASES)}" if place else "")
+        known = words(view).phases
+        headline = known.get(phase.name, phase.name)
+        place = list(known).index(phase.name) + 1 if phase.name in known else 0
+        parts.append(f"step {place} of {len(known)}" if place else "")
         parts.append(f"{phase.done} of {phase.total}" if phase.total > 1 else "")
         parts.append(phase.note)
         parts.append(f"for {duration(_elapsed(phase, now))}")
@@ -146,58 +144,6 @@ def _step(name: str, phase: Phase | None, now: float, live: bool) -> str:
     return (
         f'<li class="{state}"><span class="bar{unknown}"><i style="width:{min(100.0, share):.0f}%"></i></span>'
         f"<b>{short}</b> <small>{took}</small></li>"
-    )
-
-
-# Plots
-
-
-def plots(view: RunView) -> str:
-    """The four figures of a run per iteration, each with its newest value in large."""
-    gold = series(view.evaluations, "gold", "gold_low", "gold_high")
-    proxy = series(view.evaluations, "proxy")
-    divergence = series(view.evaluations, "kl_per_sequence")
-    accuracy = series(view.fits, "heldout_accuracy", "heldout_accuracy_low", "heldout_accuracy_high")
-    untouched = number(view.evaluations.get(0), "gold")
-    last_x = max(view.iteration, min(planned_iterations(view), 10))
-    pairs = number(view.fits.get(max(view.fits, default=0)), "heldout_pairs")
-    return (
-        '<div class="plots">'
-        + _plot("Held-out gold", Chart(gold, last_x, "gold", untouched, "untouched model"), gold_verdict(change(gold)))
-        + _plot("Proxy reward, held-out", Chart(proxy, last_x, "proxy"), "what each iteration's reward model says")
-        + _plot("KL per sequence", Chart(divergence, last_x, "kl"), "nats from the untouched model")
-        + _plot(
-            "Reward-model accuracy",
-            Chart(accuracy, last_x, "accuracy", 0.5, "a coin"),
-            f"on {count(int(pairs), 'held-out pair')}" if pairs else "on held-out pairs",
-            share=True,
-        )
-        + "</div>"
-    )
-
-
-def gold_verdict(found: Change | None) -> str:
-    """Whether held-out quality moved, in words that claim no more than the intervals show."""
-    if found is None or found.first.x == found.last.x:
-        return "independent quality; the trainer never sees it"
-    return {
-        "above": "clearly above the untouched model (95 % CIs apart)",
-        "below": "clearly below the untouched model (95 % CIs apart)",
-        "unclear": "not yet distinguishable from the start (95 % CIs touch)",
-    }[found.verdict]
-
-
-def _plot(title: str, chart: Chart, note: str, share: bool = False) -> str:
-    found = change(chart.points)
-    value = "–" if found is None else f"{100 * found.last.y:.0f} %" if share else plain(found.last.y)
-    moved = ""
-    if found is not None and found.first.x != found.last.x:
-        step = found.last.y - found.first.y
-        by = f"{100 * step:+.0f} points".replace("-", "−") if share else plain(step, signed=True)
-        moved = f"<small>{by} since iteration {found.first.x}</small>"
-    return (
-        f'<section class="card plot"><h3>{escape(title)}</h3><p class="value">{value} {moved}</p>'
-        f'{line_chart(chart, f"{title} per iteration")}<p class="note">{escape(note)}</p></section>'
     )
 
 
@@ -239,26 +185,9 @@ def interval(data: Figures, key: str) -> str:
     return middle if low is None or high is None else f"{middle} ({plain(low)} to {plain(high)})"
 
 
-_NAMES = {
-    "gold": "Gold (95 % CI)",
-    "proxy": "Proxy reward",
-    "kl_per_sequence": "KL per sequence",
-    "kl_per_token": "KL per token",
-    "distinct_2": "Distinct 2-grams",
-    "length": "Length, tokens",
-    "heldout_accuracy": "Held-out accuracy",
-    "heldout_log_loss": "Held-out log-loss",
-    "heldout_ece": "Held-out ECE",
-    "heldout_pairs": "Held-out pairs",
-    "proxy_heldout": "Held-out proxy",
-    "gold_heldout": "Held-out gold",
-    "reward_model_accuracy": "Reward-model accuracy",
-}
-
-
-def named(key: str) -> str:
+def named(key: str, names: Mapping[str, str]) -> str:
     """A figure's name for people: `clip_fraction` is `Clip fraction`."""
-    return _NAMES.get(key, key.replace("_", " ").capitalize())
+    return names.get(key, key.replace("_", " ").capitalize())
 
 
 def figure_keys(rows: Mapping[int, Figures]) -> list[str]:
@@ -269,33 +198,37 @@ def figure_keys(rows: Mapping[int, Figures]) -> list[str]:
 
 
 def latest(view: RunView) -> str:
-    """The newest evaluation beside the untouched model's, and the newest update."""
+    """The newest evaluation beside the one before any update, and the newest update."""
+    spoken = words(view)
     newest = max(view.evaluations, default=None)
     if newest is None:
         body = '<p class="note">No evaluation yet.</p>'
     else:
         first, now = view.evaluations.get(0, {}), view.evaluations[newest]
-        rows = [[named(key), interval(first, key), interval(now, key)] for key in figure_keys(view.evaluations)]
-        body = table(["On held-out prompts", "Untouched model", f"Iteration {newest}"], rows)
+        keys = figure_keys(view.evaluations)
+        rows = [[named(key, spoken.names), interval(first, key), interval(now, key)] for key in keys]
+        body = table([f"On {spoken.measured}", spoken.start.capitalize(), f"Iteration {newest}"], rows)
     if view.updates:
         last = max(view.updates)
-        rows = [[named(key), plain(number(view.updates[last], key))] for key in figure_keys(view.updates)]
+        rows = [[named(key, spoken.names), plain(number(view.updates[last], key))] for key in figure_keys(view.updates)]
         body += table(["Policy update", f"Iteration {last}"], rows)
     return section("Latest figures", f'<div class="pair">{body}</div>')
 
 
-def by_iteration(title: str, rows: Mapping[int, Figures]) -> str:
+def by_iteration(title: str, rows: Mapping[int, Figures], names: Mapping[str, str]) -> str:
     """Every figure of every iteration, for the report."""
     keys = figure_keys(rows)
     cells = [[str(i), *(interval(rows[i], key) for key in keys)] for i in sorted(rows)]
-    return section(title, table(["Iteration", *map(named, keys)], cells)) if rows else ""
+    return section(title, table(["Iteration", *(named(key, names) for key in keys)], cells)) if rows else ""
 
 
 # Samples and config
 
 
 def samples(view: RunView) -> str:
-    """The untouched model's and the newest policy's answers to the same held-out prompts, side by side."""
+    """The untouched model's and the newest policy's answers to the same held-out prompts; an agent has none."""
+    if is_agent(view):
+        return ""
     newest = max(view.evaluations, default=0)
     before, after = _samples_of(view, 0), _samples_of(view, newest) if newest else {}
     prompts = list(after or before)

@@ -14,14 +14,6 @@ from typing import Any, Literal
 
 from labeling.store import HumanLabel, RunEvent
 
-PHASES = {
-    "sample": "Sampling responses",
-    "label": "Collecting labels",
-    "fit": "Fitting the reward model",
-    "update": "Improving the policy",
-    "evaluate": "Evaluating on held-out prompts",
-    "checkpoint": "Saving a checkpoint",
-}
 STALE_SECONDS = 60
 Figures = Mapping[str, Any]
 

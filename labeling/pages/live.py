@@ -13,13 +13,20 @@ from dataclasses import dataclass
 
 import gradio as gr
 
-from labeling import run_panels
+from labeling import run_clips, run_panels, run_plots
 from labeling.run_labels import people
 from labeling.run_view import RunView, fold
 from labeling.store import HumanLabel, Store
 
 REFRESH_SECONDS = 2.0
 RECENT_LABELS = 4
+# A clip of the strip plays while it is pointed at or has the focus, which a tap gives it; one that is lost says so.
+PLAY_CLIPS = """
+const clipOf = (e) => e.pointerType === "touch" ? null : e.target.closest(".strip video");
+for (const name of ["pointerover", "focusin"]) element.addEventListener(name, (e) => clipOf(e)?.play().catch(() => {}));
+for (const name of ["pointerout", "focusout"]) element.addEventListener(name, (e) => clipOf(e)?.pause());
+element.addEventListener("error", (e) => e.target.closest("figure")?.classList.add("missing"), true);
+"""
 
 
 @dataclass(frozen=True)
@@ -63,8 +70,10 @@ def recent_prompts(store: Store, labels: tuple[HumanLabel, ...], limit: int = RE
 
 PIECES: dict[str, Callable[[Snapshot, float], str]] = {
     "status": lambda s, now: run_panels.status(s.view, now),
+    "goal": lambda s, now: run_clips.goal(s.view),
+    "clips": lambda s, now: run_clips.clips(s.view),
     "labels": lambda s, now: people(s.view, s.labels, s.prompts or {}),
-    "plots": lambda s, now: run_panels.plots(s.view),
+    "plots": lambda s, now: run_plots.plots(s.view),
     "samples": lambda s, now: run_panels.samples(s.view),
     "sources": lambda s, now: run_panels.sources(s.view),
     "latest": lambda s, now: run_panels.latest(s.view),
@@ -110,7 +119,7 @@ def build(store: Store) -> None:
             elem_classes="pf-run",
             padding=False,
             apply_default_css=False,
-            js_on_load=None,
+            js_on_load=PLAY_CLIPS if name == "clips" else None,
         )
 
     with gr.Column(elem_classes="pf-page"):
