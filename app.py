@@ -14,14 +14,16 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from labeling.records import Annotator, Candidate, LabeledSlate, Prompt, Slate, UserError
 
 if TYPE_CHECKING:
     from labeling.store import Store
-    from rlhf.online_loop import GoldFn
+    from rlhf.control.control_config import ControlConfig
+    from rlhf.online_loop import GoldFn, Subject
     from rlhf.run_config import RunConfig
 
 HERE = Path(__file__).resolve().parent
@@ -55,10 +57,9 @@ def _parser() -> argparse.ArgumentParser:
     def add(name: str, command: Callable[[argparse.Namespace], None], what: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=what, description=what)
         sub.set_defaults(command=command)
-        default = "prefloop-demo" if name == "demo" else "."
-        sub.add_argument(
-            "--project", type=Path, default=Path(default), help=f"the project's folder (default {default})"
-        )
+        default = None if name == "demo" else Path(".")
+        shown = "prefloop-RUN" if name == "demo" else "."
+        sub.add_argument("--project", type=Path, default=default, help=f"the project's folder (default {shown})")
         return sub
 
     def add_address(sub: argparse.ArgumentParser) -> None:
@@ -123,10 +124,17 @@ def _shipped(kind: str, name: str) -> Path:
 
 def serve(options: argparse.Namespace) -> None:
     """Serve the web app until it is stopped."""
+    from labeling.clips import ClipShelf
     from labeling.service import serve as serve_app
     from labeling.store import Store
+    from rlhf.control.extra import write_clip
 
-    serve_app(Store(options.project), options.host, options.port)
+    store = Store(options.project)
+    clips = ClipShelf(store.segments, options.project / "clips", write_clip)
+    try:
+        serve_app(store, options.host, options.port, clips)
+    finally:
+        clips.close()
 
 
 def import_(options: argparse.Namespace) -> None:
@@ -161,9 +169,10 @@ def judge(options: argparse.Namespace) -> None:
     from judges.batch import label_slates, waiting
     from judges.config import load_judge
     from labeling.store import Store
+    from rlhf.control.extra import pictures
 
-    judge = load_judge(_shipped("judges", options.judge), DATA / "rubrics")
     store = Store(options.project)
+    judge = load_judge(_shipped("judges", options.judge), DATA / "rubrics", pictures(store.segments))
     todo = waiting(store.slates(), store.labels(annotator=judge.annotator.id))[: options.limit]
     if todo:
         judge.check()
@@ -187,13 +196,13 @@ def loop(options: argparse.Namespace) -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")  # one set of bars is enough: the run draws its own
     from labeling.store import RunEvent, Store
     from rlhf.checkpoints import refuse_if_started
-    from rlhf.run_config import load_run
+    from rlhf.run_file import load_any_run
     from rlhf.run_log import provenance, run_folder
     from rlhf.terminal_view import TerminalView
 
     path = _shipped("runs", options.run)
-    config = load_run(path, tuple(options.set))
-    store = Store(options.project)
+    config = load_any_run(path, tuple(options.set))
+    store = Store(options.project, create=_is_agent(config))  # a language model needs prompts, which make a project
     view = TerminalView(config.iterations)
 
     def emit(iteration: int, kind: str, data: Mapping[str, Any]) -> None:
@@ -206,12 +215,7 @@ def loop(options: argparse.Namespace) -> None:
             refuse_if_started(folder, config.name)  # before the run is told anything, so its events stay as they are
         sources = [*(["human"] if config.labels.humans else []), *config.labels.judges]
         sources += ["oracle"] if config.labels.oracle else []
-        told = {
-            "recipe": config.make_recipe().name,
-            "model": config.model.name,
-            "seed": config.seed,
-            "sources": sources,
-        }
+        told = {**_about(config), "seed": config.seed, "sources": sources}
         emit(0, "run", {**told, "iterations": config.iterations, "config": config.to_dict(), **provenance(HERE)})
         reason, message = "failed", "an internal error; the terminal says more"
         try:
@@ -232,31 +236,45 @@ def loop(options: argparse.Namespace) -> None:
                 print(f"{config.name}: {reason} ({message})")
 
 
+def _is_agent(config: RunConfig | ControlConfig) -> TypeGuard[ControlConfig]:
+    return hasattr(config, "environment")
+
+
+def _about(config: RunConfig | ControlConfig) -> dict[str, str]:
+    """What a run's page says of it."""
+    if not _is_agent(config):
+        return {"recipe": config.make_recipe().name, "model": config.model.name}  # type: ignore[union-attr]
+    name = config.environment.id
+    asked = {"question": config.question, "guide": config.guide}
+    return {"recipe": config.agent.algorithm, "model": name, "environment": name, **asked}
+
+
 def _run(
-    config: RunConfig,
+    config: RunConfig | ControlConfig,
     path: Path,
     store: Store,
     emit: Callable[[int, str, Mapping[str, Any]], None],
     resume: bool,
 ) -> None:
-    """Hand the loop its surroundings: the store, the judges, people, the simulated annotator and the gold rubric."""
+    """Hand the loop its surroundings: the store, the judges, people, the simulated annotator and the gold scores."""
     from judges.batch import label_slates
     from judges.config import load_judge
-    from judges.rubric import load_rubric, score
-    from rlhf.language_subject import make_language_subject
+    from rlhf.control.extra import pictures
     from rlhf.online_loop import Surroundings, run_loop
 
     def beside(name: str) -> str:
         return str(path.parent / name) if name.endswith(".toml") else name
 
-    judges = [load_judge(_shipped("judges", beside(name)), DATA / "rubrics") for name in config.labels.judges]
+    judges = [
+        load_judge(_shipped("judges", beside(name)), DATA / "rubrics", pictures(store.segments))
+        for name in config.labels.judges
+    ]
     for judge in judges:
         judge.check()
         store.add_annotator(judge.annotator)
-    rubric = load_rubric(beside(config.evaluation.gold), DATA / "rubrics")
-
-    def gold(pairs: Sequence[tuple[Prompt, Candidate]]) -> list[float | None]:
-        return [score(rubric, prompt, candidate) for prompt, candidate in pairs]
+    what, make, gold = (
+        _agent(config, store) if _is_agent(config) else _language_model(config, store, beside)  # type: ignore[arg-type]
+    )
 
     def ask(iteration: int, slates: Sequence[Slate]) -> list[LabeledSlate]:
         store.add_slates(slates)
@@ -264,7 +282,7 @@ def _run(
             label_slates(judge, slates, store)
         if config.labels.oracle:
             _ask_oracle(config, store, slates, gold)
-        _wait_for_people(config, store, slates)
+        _wait_for_people(config, store, slates, iteration)
         return store.labeled_slates(run=config.name)
 
     def kind_of(annotator: str) -> str:
@@ -275,12 +293,53 @@ def _run(
 
     around = Surroundings(ask, gold, emit, fitted, kind_of)
     folder = store.project / "runs" / config.name
-    run_loop(
-        config, config.model.name, lambda: make_language_subject(config, store.prompts(), gold), around, folder, resume
-    )
+    with ExitStack() as stack:
+
+        def subject() -> Subject:
+            made = make()
+            stack.callback(made.close)
+            return made
+
+        run_loop(config, what, subject, around, folder, resume)
 
 
-def _ask_oracle(config: RunConfig, store: Store, slates: Sequence[Slate], gold: GoldFn) -> None:
+def _language_model(
+    config: RunConfig, store: Store, beside: Callable[[str], str]
+) -> tuple[str, Callable[[], Subject], GoldFn]:
+    """What learns, how to make it, and its gold scores: those of a rubric."""
+    from judges.rubric import load_rubric, score
+    from rlhf.language_subject import make_language_subject
+
+    rubric = load_rubric(beside(config.evaluation.gold), DATA / "rubrics")
+
+    def gold(pairs: Sequence[tuple[Prompt, Candidate]]) -> list[float | None]:
+        return [score(rubric, prompt, candidate) for prompt, candidate in pairs]
+
+    return config.model.name, lambda: make_language_subject(config, store.prompts(), gold), gold
+
+
+def _agent(config: ControlConfig, store: Store) -> tuple[str, Callable[[], Subject], GoldFn]:
+    """What learns, how to make it, and its gold scores: the true returns of segments."""
+    from rlhf.control.extra import explained
+
+    with explained():
+        from rlhf.control.control_config import spec
+        from rlhf.control.control_subject import make_control_subject
+        from rlhf.control.environments import check
+        from rlhf.control.rendering import check_rendering
+
+    check(spec(config.environment))
+    if config.labels.humans:
+        check_rendering(spec(config.environment))
+
+    def gold(pairs: Sequence[tuple[Prompt, Candidate]]) -> list[float | None]:
+        known = store.segments([candidate.clip for _, candidate in pairs])
+        return [known[candidate.clip].gold for _, candidate in pairs]
+
+    return config.environment.id, lambda: make_control_subject(config, store), gold
+
+
+def _ask_oracle(config: RunConfig | ControlConfig, store: Store, slates: Sequence[Slate], gold: GoldFn) -> None:
     """Have the simulated annotator answer, from the gold score that nobody else is trained on."""
     from labeling.oracle import oracle_label
 
@@ -294,9 +353,11 @@ def _ask_oracle(config: RunConfig, store: Store, slates: Sequence[Slate], gold: 
         store.add_labels([oracle_label(slate, scores, annotator, config.seed, *noise)])
 
 
-def _wait_for_people(config: RunConfig, store: Store, slates: Sequence[Slate]) -> None:
+def _wait_for_people(config: RunConfig | ControlConfig, store: Store, slates: Sequence[Slate], iteration: int) -> None:
     """Wait until people have answered as many of the slates as the run file asks for; by default none."""
-    wanted = min(config.labels.wait_for_humans, len(slates))
+    labels = config.labels
+    first = labels.wait_for_humans if labels.first_wait_for_humans is None else labels.first_wait_for_humans
+    wanted = min(first if iteration == 1 else labels.wait_for_humans, len(slates))
     ids = {slate.id for slate in slates}
     while wanted > sum(label.slate_id in ids for label in store.human_labels(config.name)):
         time.sleep(POLL_SECONDS)
@@ -306,12 +367,13 @@ def demo(options: argparse.Namespace) -> None:
     """Make or reuse a project of shipped prompts, serve it, and run or resume the loop beside it."""
     from labeling.exchange import import_file
     from labeling.store import Store
-    from rlhf.run_config import load_run
+    from rlhf.run_file import load_any_run
 
     run_file = _shipped("runs", options.run)
-    load_run(run_file, tuple(options.set))  # says what is wrong with it before anything starts
+    config = load_any_run(run_file, tuple(options.set))  # says what is wrong with it before anything starts
+    options.project = options.project or Path(f"prefloop-{run_file.stem}")
     store = Store(options.project, create=True)
-    if not store.prompts():
+    if not _is_agent(config) and not store.prompts():
         print(import_file(store, DATA / "prompts.jsonl"))
     me = [sys.executable, str(Path(__file__).resolve())]
     project = ["--project", str(options.project)]

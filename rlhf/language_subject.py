@@ -179,6 +179,9 @@ class LanguageSubject:
         learner.beta = state["beta"]
         self.references = [Group(tuple(p), tuple(tuple(c) for c in cs)) for p, cs in state["references"]]
 
+    def close(self) -> None:
+        """Nothing is held."""
+
 
 def make_language_subject(config: RunConfig, prompts: Sequence[Prompt], gold: GoldFn) -> LanguageSubject:
     """Load the model and make policy and reward model from it.

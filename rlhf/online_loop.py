@@ -128,6 +128,9 @@ class Subject(Protocol):
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take up a saved state."""
 
+    def close(self) -> None:
+        """Let go of processes and whatever else is held."""
+
 
 @dataclass
 class LoopState:

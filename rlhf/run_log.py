@@ -13,9 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from labeling.records import UserError
+from rlhf.control.control_config import ControlConfig
 from rlhf.run_config import RunConfig
 
-LIBRARIES = ("torch", "transformers", "peft", "gradio", "openai", "sqlite-utils", "numpy")
+LIBRARIES = (
+    *("torch", "transformers", "peft", "gradio", "openai", "sqlite-utils", "numpy"),
+    *("gymnasium", "stable-baselines3", "mujoco"),
+)
 MAY_CHANGE = {"iterations", "keep_checkpoints", "token_budget"}  # on resume; anything else would be another run
 
 
@@ -37,7 +41,7 @@ def provenance(code: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def run_folder(folder: Path, config: RunConfig) -> Iterator[None]:
+def run_folder(folder: Path, config: RunConfig | ControlConfig) -> Iterator[None]:
     """Hold a run's folder for one process, and its configuration in `config.json`.
 
     Raises UserError when another process holds it, when the run has a checkpoint of another configuration, and when

@@ -104,7 +104,7 @@ def learn(
     iteration: int,
     on_step: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[list[Episode], dict[str, float]]:
-    """Train for `steps` environment steps. Returns the episodes so far unseen (the last of them unfinished), and figures.
+    """Train for `steps` environment steps. Returns the episodes so far unseen (the last unfinished), and figures.
 
     All chance in it follows from the seed and the iteration, so a resumed run draws the same.
     """

@@ -109,7 +109,7 @@ class ControlSubject:
 
     @torch.no_grad()
     def _disagreement(self, groups: Sequence[Sequence[Segment]]) -> list[float]:
-        """Variance over the members of P(i ≻ j), averaged over each group's pairs (Christiano 2017, arXiv 1706.03741)."""
+        """Variance over the members of P(i ≻ j), mean over each group's pairs (Christiano 2017, arXiv 1706.03741)."""
         data = gather([("", [s.steps for s in group], ()) for group in groups])
         scores = self.reward_model.scores(torch.from_numpy(data.steps), torch.from_numpy(data.mask))
         rates = []

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -78,7 +79,7 @@ class SegmentModel(nn.Module):
         self.aggregator = AGGREGATIONS[aggregation]
         outputs = 2 if self.aggregator.attends == "steps" else 1
         sizes = (features, hidden, hidden, outputs)
-        self.layers = nn.ModuleList(MemberLinear(members, a, b) for a, b in zip(sizes, sizes[1:], strict=False))
+        self.layers = nn.ModuleList(MemberLinear(members, a, b) for a, b in pairwise(sizes))
         self.attention = nn.ModuleList(
             SegmentAttention(features) for _ in range(members if self.aggregator.attends == "segments" else 0)
         )

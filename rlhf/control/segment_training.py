@@ -27,8 +27,8 @@ LEAST_DECAY, MOST_DECAY = 1e-4, 10.0
 class LabeledSegments:
     """S labelled slates as arrays.
 
-    steps: (C, T, F) float32, the segments of all slates in order, padded with zeros. mask: (C, T) bool. slates: for each
-    slate its id and its preferences; sizes: (S,) how many of the C segments are its own.
+    steps: (C, T, F) float32, the segments of all slates in order, padded with zeros. mask: (C, T) bool. slates: the id
+    and the preferences of each; sizes: (S,) how many of the C segments are its own.
     """
 
     steps: np.ndarray
@@ -172,7 +172,7 @@ def _set_member_unit(model: SegmentModel, data: LabeledSegments) -> None:
     """Unit scale for each member over the labelled steps, and zero mean where the level means nothing.
 
     Preferences between segments of one length say nothing about the level of r, so its mean is put at 0. Once some
-    segment was cut short by the end of its episode the level says whether going on is better than ending (0), and stays.
+    segment was cut short by the end of its episode, the level says whether going on beats ending (0), and it stays.
     """
     rows = torch.from_numpy(data.steps[data.mask])
     rewards = model.step_rewards(rows)
