@@ -17,6 +17,7 @@ SAYS = {
     "evaluate": "evaluate",
     "checkpoint": "write the checkpoint",
 }
+AGENT_SAYS = SAYS | {"load": "make the agent", "sample": "run the agent", "update": "train the agent"}
 
 
 class TerminalView:
@@ -26,13 +27,18 @@ class TerminalView:
         self.console = console or Console()
         self.iterations = iterations
         self.gold_before: float | None = None
+        self.agent = False
         self._bar: Progress | None = None
         self._task = TaskID(0)
 
     def show(self, iteration: int, kind: str, data: Mapping[str, Any]) -> None:
         """Take in one event."""
-        if kind == "phase":
+        if kind == "run":
+            self.agent = bool(data.get("environment"))
+        elif kind == "phase":
             self._phase(iteration, data)
+        elif kind == "evaluation" and self.agent:
+            self._line(f"  {'' if iteration else 'before training: '}{_return_line(data)}")
         elif kind == "evaluation" and iteration == 0:
             self.gold_before = data["gold"]
             self._line(f"  before training: held-out gold {_interval(data)}")
@@ -41,11 +47,9 @@ class TerminalView:
         elif kind == "evaluation":
             self._line(f"  held-out gold {_interval(data)}, before training {_number(self.gold_before)}")
         elif kind == "iteration":
-            self._line(
-                f"[bold]iteration {iteration}/{self.iterations}[/bold] in {data['seconds']:.0f} s: proxy "
-                f"{_number(data['proxy_heldout'])}, gold {_number(data['gold_heldout'])}, "
-                f"KL {_number(data['kl_per_sequence'])} nats per response; {data['verdict']}"
-            )
+            told = _agent_row(data) if self.agent else _language_row(data)
+            head = f"[bold]iteration {iteration}/{self.iterations}[/bold] in {data['seconds']:.0f} s"
+            self._line(f"{head}: {told}; {data['verdict']}")
 
     def close(self) -> None:
         """Take the bar away, whatever state it is in."""
@@ -54,7 +58,8 @@ class TerminalView:
             self._bar = None
 
     def _phase(self, iteration: int, data: Mapping[str, Any]) -> None:
-        what = SAYS.get(data["phase"], data["phase"]) + (f" ({data['note']})" if data["note"] else "")
+        says = AGENT_SAYS if self.agent else SAYS
+        what = says.get(data["phase"], data["phase"]) + (f" ({data['note']})" if data["note"] else "")
         where = f"[{iteration}/{self.iterations}]" if iteration else "[start]"
         if data["state"] == "start" and self.console.is_terminal:
             self.close()
@@ -90,3 +95,27 @@ def _number(x: float | None) -> str:
 
 def _interval(data: Mapping[str, Any]) -> str:
     return f"{_number(data['gold'])} (95 % CI {_number(data['gold_low'])} to {_number(data['gold_high'])})"
+
+
+def _language_row(data: Mapping[str, Any]) -> str:
+    return (
+        f"proxy {_number(data['proxy_heldout'])}, gold {_number(data['gold_heldout'])}, "
+        f"KL {_number(data['kl_per_sequence'])} nats per response"
+    )
+
+
+def _agent_row(data: Mapping[str, Any]) -> str:
+    """A behaviour without a reward function has no true return to tell."""
+    gold = data["gold_heldout"]
+    true = "" if gold is None else f"true return {gold:.1f}, "
+    return f"{true}{data['labels']} labels and {data['environment_steps']:.0f} environment steps so far"
+
+
+def _return_line(data: Mapping[str, Any]) -> str:
+    """The evaluation of an agent: true return with its interval where there is one, predicted return and length."""
+    known = data["gold"] is not None
+    true = (
+        f"true return {data['gold']:.1f} (95 % CI {data['gold_low']:.1f} to {data['gold_high']:.1f}), " if known else ""
+    )
+    predicted = "" if data["proxy"] is None else f"predicted return {data['proxy']:.1f}, "
+    return f"evaluation episodes: {true}{predicted}{data['length']:.0f} steps long"
