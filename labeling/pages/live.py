@@ -25,7 +25,8 @@ PLAY_CLIPS = """
 const clipOf = (e) => e.pointerType === "touch" ? null : e.target.closest(".strip video");
 for (const name of ["pointerover", "focusin"]) element.addEventListener(name, (e) => clipOf(e)?.play().catch(() => {}));
 for (const name of ["pointerout", "focusout"]) element.addEventListener(name, (e) => clipOf(e)?.pause());
-element.addEventListener("error", (e) => e.target.closest("figure")?.classList.add("missing"), true);
+const tell = (e) => e.target.closest("figure")?.classList.toggle("missing", e.type === "error");
+for (const name of ["error", "loadeddata"]) element.addEventListener(name, tell, true);
 """
 
 

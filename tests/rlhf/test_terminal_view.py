@@ -54,8 +54,8 @@ def test_a_language_model() -> None:
         "  [start] load the model: 2.0 s",
         "  before training: held-out gold 0.200 (95 % CI 0.100 to 0.300)",
         "  [1/4] sample responses: 2.0 s",
-        "  reward model r/fit-1: 8 slates, labels: 3 by humans, 5 by judges; right on 0.750 (0.500 to 0.900) of held-out "
-        "pairs",
+        "  reward model r/fit-1: 8 slates, labels: 3 by humans, 5 by judges; right on 0.750 (0.500 to 0.900) of "
+        "held-out pairs",
         "  held-out gold 0.400 (95 % CI 0.100 to 0.300), before training 0.200",
         "iteration 1/4 in 61 s: proxy 1.500, gold 0.400, KL 2.000 nats per response; not clear yet",
     ]
