@@ -85,7 +85,7 @@ class ControlSubject:
             chance = python_stream(self.config.seed, iteration, "select", split)
             pool = count * (self.config.segments.pool if selector == "disagreement" and reward_model else 1)
             groups = self._pool(split, pool, iteration) if count else []
-            rates = self._disagreement(groups) if selector == "disagreement" and reward_model else []
+            rates = self._disagreement(groups) if groups and selector == "disagreement" and reward_model else []
             for contest in choose_contests(len(groups), rates, count, labels.random_share, chance):
                 made.append(self._slate(split, groups[contest.number], contest, iteration, reward_model))
         return list({slate.id: slate for slate in made}.values())

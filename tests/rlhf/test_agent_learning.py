@@ -1,0 +1,56 @@
+"""An agent learns Pendulum-like behaviour from a simulated annotator's labels alone, and not from flipped ones.
+
+The reward is hidden: the agent is paid by the reward model, which sees nothing but comparisons, a tenth of them wrong.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from control_world import ControlWorld, run_agent
+
+from rlhf.control.control_config import ControlConfig, parse_control
+from rlhf.intervals import bootstrap
+
+SEEDS = (0, 1, 2)
+
+
+def pendulum(seed: int) -> ControlConfig:
+    """A short Pendulum: four seconds from hanging or lying, so that a few thousand steps tell."""
+    options = {
+        "n_steps": 256,
+        "batch_size": 64,
+        "n_epochs": 10,
+        "gamma": 0.9,
+        "gae_lambda": 0.95,
+        "learning_rate": 1e-3,
+    }
+    options |= {"use_sde": True, "sde_sample_freq": 4}
+    return parse_control(
+        {
+            "question": "Which pendulum comes closer to standing upright and still?",
+            "seed": seed,
+            "iterations": 10,
+            "environment": {"id": "Pendulum-v1", "max_steps": 100},
+            "labels": {"total": 200, "first_slates": 60, "heldout_share": 0.15, "humans": False, "oracle": {}},
+            "reward_model": {"updates": 60, "first_updates": 150},
+            "agent": {"steps": 2048, "parallel": 8, "normalise": True, "options": options},
+            "evaluation": {"episodes": 10},
+        }
+    )
+
+
+def gain(seed: int, folder: Path, **world: bool) -> tuple[float, float]:
+    """Mean true return of the last three evaluations less that before; and the reward model's last accuracy."""
+    lived = ControlWorld(seed, **world)
+    run_agent(pendulum(seed), folder / f"{seed}", lived)
+    golds = [e["gold"] for e in lived.of_kind("evaluation")]
+    return sum(golds[-3:]) / 3 - golds[0], lived.of_kind("fit")[-1]["heldout_accuracy"]
+
+
+def test_labels_alone_teach_the_agent_and_flipped_ones_the_opposite(tmp_path: Path) -> None:
+    learned = [gain(seed, tmp_path / "true") for seed in SEEDS]
+    assert all(accuracy > 0.6 for _, accuracy in learned), learned  # of labels of which a tenth is wrong
+    assert bootstrap([returns for returns, _ in learned]).low > 80, learned
+    flipped = [gain(seed, tmp_path / "flipped", flip=True) for seed in SEEDS]
+    assert bootstrap([returns for returns, _ in flipped]).high < 0, flipped
