@@ -130,7 +130,7 @@ def install(agent: Agent, reward: SegmentModel) -> None:
     """Reward the agent by another model from now on; what is stored of earlier steps is rewarded anew."""
     agent.rewarded.model = reward
     buffer = getattr(agent.model, "replay_buffer", None)
-    if buffer is not None:
+    if buffer is not None and buffer.size():  # empty before the first update
         space = agent.model.action_space
         assert isinstance(space, spaces.Box)
         relabel(buffer, reward, space.low, space.high)
