@@ -1,10 +1,13 @@
 // The labeling page. All text that comes from a model is put in as text, never as markup.
 // One answer has one client_key from the moment its slate is shown, so a retry or a double click cannot count twice.
 
+import { ClipPlayer } from "./clips.js";
+import { button, h, once } from "./elements.js";
+import { PENDING, Server } from "./server.js";
+
 const LETTERS = "ABCDEFGHI";
 const SETTLE_MS = 350; // nobody reads that fast: a click so soon after a new slate was meant for the last one
 const POLL_MS = 3000;
-const PENDING = "prefloop.pending";
 
 let stop = () => {};
 
@@ -18,14 +21,15 @@ export function start(root) {
   page.open();
 }
 
-class Refused extends Error {}
-
 class LabelPage {
   constructor(root, signal) {
     this.signal = signal;
+    this.server = new Server((line, kind) => this.say(line, kind), signal);
     this.mode = localStorage.getItem("prefloop.mode");
     this.name = localStorage.getItem("prefloop.name") || "local";
     this.lease = null;
+    this.players = new Map(); // of the slate on the page and of the next one, by slate
+    this.player = null;
     this.places = []; // the ranking so far, best first: groups of tied places
     this.tieNext = false;
     this.busy = false;
@@ -40,6 +44,7 @@ class LabelPage {
     this.bar = h("div", { class: "bar" });
     const who = h("label", { class: "who" }, "Labeling as ", this.nameBox);
     const tabs = h("div", { class: "tabs", role: "tablist" }, this.tabs.pairs, this.tabs.rankings);
+    signal.addEventListener("abort", () => this.providePlayers([]));
     const foot = h("footer", {}, this.status, this.bar);
     root.replaceChildren(h("header", {}, tabs, h("div", { class: "you" }, this.count, who)), this.body, foot);
   }
@@ -53,41 +58,16 @@ class LabelPage {
       await this.deliver(JSON.parse(kept)); // an answer that a reload interrupted
     }
     if (!this.mode) {
-      const { waiting } = await this.send("lease", { annotator: this.name, mode: "pairs" });
+      const { waiting } = await this.server.send("lease", { annotator: this.name, mode: "pairs" });
       this.mode = waiting.pairs || !waiting.rankings ? "pairs" : "rankings";
     }
     await this.ask();
   }
 
-  /** POST until an answer comes; a network failure or a server in trouble is waited out with the same body. */
-  async send(route, body) {
-    const headers = { "content-type": "application/json" };
-    for (let wait = 500; ; wait = Math.min(2 * wait, 5000)) {
-      let trouble = "no connection";
-      try {
-        const signal = AbortSignal.timeout(15000);
-        const reply = await fetch(`/api/${route}`, { method: "POST", headers, body: JSON.stringify(body), signal });
-        const data = await reply.json();
-        if (reply.ok) {
-          if (wait > 500) this.say("");
-          return data;
-        }
-        trouble = data.error;
-        if (reply.status < 500) throw new Refused(data.error);
-      } catch (error) {
-        if (error instanceof Refused) throw error;
-      }
-      const pending = sessionStorage.getItem(PENDING) ? "Not sent yet — retrying" : "Cannot reach Prefloop — retrying";
-      this.say(`${pending} (${trouble})`, "bad");
-      await new Promise((resume) => setTimeout(resume, wait));
-      if (this.signal.aborted) return new Promise(() => {});
-    }
-  }
-
   async ask() {
     this.busy = true;
     try {
-      this.show(await this.send("lease", { annotator: this.name, mode: this.mode }));
+      this.show(await this.server.send("lease", { annotator: this.name, mode: this.mode }));
     } catch (refused) {
       this.say(refused.message, "bad");
       this.busy = false;
@@ -99,7 +79,7 @@ class LabelPage {
   }
 
   async answer(outcome, ranks = null) {
-    if (!this.ready()) return;
+    if (!this.ready(ranks)) return;
     const seconds = Math.min((performance.now() - this.shownAt) / 1000, 86400);
     const body = {
       annotator: this.name, mode: this.mode, client_key: this.clientKey, slate: this.lease.slate, outcome, ranks,
@@ -115,7 +95,7 @@ class LabelPage {
 
   async deliver(body) {
     try {
-      return await this.send("submit", body);
+      return await this.server.send("submit", body);
     } catch (refused) {
       this.say(refused.message, "bad");
       return null;
@@ -128,7 +108,7 @@ class LabelPage {
     if (this.busy) return;
     this.busy = true;
     try {
-      this.show(await this.send("undo", { annotator: this.name, mode: this.mode, client_key: crypto.randomUUID() }));
+      this.show(await this.server.send("undo", { annotator: this.name, mode: this.mode, client_key: crypto.randomUUID() }));
       this.say("Taken back: answer it again");
     } catch (refused) {
       this.busy = false;
@@ -147,12 +127,14 @@ class LabelPage {
       tab.lastChild.textContent = this.waiting[mode] || "";
     }
     this.lease = reply.lease;
+    this.providePlayers([reply.lease, reply.next]);
     this.clientKey = crypto.randomUUID();
     this.shownAt = performance.now();
     this.places = [];
     this.tieNext = false;
-    this.render();
-    this.body.querySelector(".cards")?.classList.add("new");
+    this.body.replaceChildren(...(this.lease ? this.slate() : [this.nothing()]));
+    this.player?.enter();
+    this.refresh();
     if (this.lease) scrollTo({ top: 0 });
     else setTimeout(() => this.poll(), POLL_MS);
   }
@@ -162,17 +144,45 @@ class LabelPage {
     this.status.className = `status ${kind}`;
   }
 
-  render() {
+  /** Have players for the slates that show clips: those that were loading go on, others are closed. */
+  providePlayers(slates) {
+    const wanted = new Map(slates.filter((slate) => slate?.candidates[0].clip).map((slate) => [slate.slate, slate]));
+    for (const [id, player] of this.players) {
+      if (wanted.has(id)) continue;
+      player.close();
+      this.players.delete(id);
+    }
+    for (const [id, { candidates }] of wanted) {
+      if (this.players.has(id)) continue;
+      const names = candidates.map((_, place) => `Clip ${keyOf(place, candidates.length)}`);
+      this.players.set(id, new ClipPlayer(candidates.map((candidate) => candidate.clip), names));
+    }
+    const player = this.players.get(slates[0]?.slate) ?? null;
+    if (this.player !== player) this.player?.leave();
+    this.player = player;
+  }
+
+  slate() {
+    const { prompt, candidates } = this.lease;
+    const k = candidates.length;
+    this.cards = candidates.map((candidate, place) => this.card(candidate, place));
+    const grid = this.player ? `clips ${this.mode}` : [2, 4].includes(k) ? "two" : "";
+    const columns = k <= 6 ? k : Math.ceil(k / 2);
+    const cards = h("div", { class: `cards new ${grid}`, style: `--columns: ${columns}` }, ...this.cards);
+    return [prompt.length ? conversation(prompt) : "", cards, this.player ? this.player.controls : ""];
+  }
+
+  /** Bring to the page what the person has done to the slate: the cards stay, or their videos would start again. */
+  refresh() {
     if (!this.lease) {
-      this.body.replaceChildren(this.nothing());
       this.bar.replaceChildren(this.undoBar());
       return;
     }
-    const pair = this.mode === "pairs";
-    const cards = this.lease.candidates.map((candidate, place) => this.card(candidate, place, pair));
-    const grid = [2, 4].includes(cards.length) ? "cards two" : "cards";
-    this.body.replaceChildren(conversation(this.lease.prompt), h("div", { class: grid }, ...cards));
-    this.bar.replaceChildren(...(pair ? this.pairBar() : this.rankingBar()));
+    this.cards.forEach((card, place) => {
+      card.classList.toggle("placed", this.rankOf(place) > 0);
+      card.querySelector(".title").textContent = this.titleOf(place);
+    });
+    this.bar.replaceChildren(...(this.mode === "pairs" ? this.pairBar() : this.rankingBar()));
   }
 
   nothing() {
@@ -184,20 +194,27 @@ class LabelPage {
       waiting ? button(`${waiting} ${other} waiting`, "", () => this.turnTo(other), "primary") : "");
   }
 
-  card(candidate, place, pair) {
-    const key = pair ? String(place + 1) : LETTERS[place];
-    const rank = this.rankOf(place);
+  card(candidate, place) {
     const choose = (event) => {
       if (!getSelection().isCollapsed) return; // the person marks text
-      if (pair) once(event, () => this.choose(place));
+      if (this.mode === "pairs") once(event, () => this.choose(place));
       else this.place(place);
     };
-    return h("article", { class: `card${rank ? " placed" : ""}`, onclick: choose },
-      h("div", { class: "cardhead" },
-        h("kbd", { class: "big" }, key),
-        h("span", { class: "title" }, pair ? `Answer ${key}` : rank ? ordinal(rank) : "not ranked"),
-        candidate.finished ? "" : h("span", { class: "cut", title: "It reached the length limit" }, "cut off")),
-      h("div", { class: "text" }, candidate.text || h("em", {}, "(empty answer)"), candidate.finished ? "" : h("span", { class: "ellipsis" }, " …")));
+    const cut = candidate.finished === false;
+    const head = h("div", { class: "cardhead" },
+      h("kbd", { class: "big" }, keyOf(place, this.lease.candidates.length)),
+      h("span", { class: "title" }),
+      cut ? h("span", { class: "cut", title: "It reached the length limit" }, "cut off") : "");
+    const text = () => h("div", { class: "text" }, candidate.text || h("em", {}, "(empty answer)"), cut ? h("span", { class: "ellipsis" }, " …") : "");
+    return h("article", { class: "card", onclick: choose }, head, this.player ? this.player.screens[place].element : text());
+  }
+
+  titleOf(place) {
+    const rank = this.rankOf(place);
+    const name = this.player ? `Clip ${keyOf(place, this.lease.candidates.length)}` : `Answer ${place + 1}`;
+    if (this.mode === "pairs" || (this.player && !rank)) return name;
+    if (!rank) return "not ranked";
+    return this.player ? `${name} · ${ordinal(rank)}` : ordinal(rank);
   }
 
   pairBar() {
@@ -205,7 +222,7 @@ class LabelPage {
       this.undoBar(),
       h("div", { class: "main" },
         button("1 is better", "← 1", (e) => once(e, () => this.choose(0)), "primary"),
-        button("Tie", "0", (e) => once(e, () => this.answer("ranked", [1, 1]))),
+        button(this.player ? "Equal" : "Tie", "0", (e) => once(e, () => this.answer("ranked", [1, 1]))),
         button("2 is better", "2 →", (e) => once(e, () => this.choose(1)), "primary")),
       this.otherBar("Both bad", "B"),
     ];
@@ -221,7 +238,7 @@ class LabelPage {
     ]);
     if (!this.complete()) {
       const next = this.tieNext ? "=" : this.places.length ? "›" : "";
-      strip.push(h("span", { class: "next" }, `${next} ${this.places.length ? "next best" : "press the letter of the best answer"} …`));
+      strip.push(h("span", { class: "next" }, `${next} ${this.places.length ? "next best" : `press the letter of the best ${this.noun()}`} …`));
     }
     return [
       h("div", { class: "strip" }, h("span", { class: "best" }, "best"), ...strip),
@@ -236,8 +253,8 @@ class LabelPage {
 
   otherBar(bad, key) {
     return h("div", { class: "other" },
-      button(bad, key, (e) => once(e, () => this.answer("both_bad")), "quiet"),
-      button("Skip", "S", (e) => once(e, () => this.answer("skip")), "quiet"));
+      this.player ? "" : button(bad, key, (e) => once(e, () => this.answer("both_bad")), "quiet"),
+      button(this.player ? "Can’t tell" : "Skip", "S", (e) => once(e, () => this.answer("skip")), "quiet"));
   }
 
   undoBar() {
@@ -253,14 +270,23 @@ class LabelPage {
 
   // What the person does
 
-  ready() {
-    return this.lease && !this.busy && performance.now() - this.shownAt > SETTLE_MS;
+  /** Whether an answer counts now; one that compares needs all clips, others do not. */
+  ready(ranks) {
+    if (!this.lease || this.busy || performance.now() - this.shownAt <= SETTLE_MS) return false;
+    if (!ranks || !this.player || this.player.complete()) return true;
+    this.say("Not all clips are there: wait, try again, or press S for “Can’t tell”", "bad");
+    return false;
+  }
+
+  noun() {
+    return this.player ? "clip" : "answer";
   }
 
   choose(place) {
-    if (!this.ready()) return;
-    this.body.querySelectorAll(".card")[place].classList.add("picked");
-    this.answer("ranked", place === 0 ? [1, 2] : [2, 1]);
+    const ranks = place === 0 ? [1, 2] : [2, 1];
+    if (!this.ready(ranks)) return;
+    this.cards[place].classList.add("picked");
+    this.answer("ranked", ranks);
   }
 
   turnTo(mode) {
@@ -304,22 +330,22 @@ class LabelPage {
     }
     this.tieNext = false;
     this.say("");
-    this.render();
+    this.refresh();
   }
 
   tie() {
     this.tieNext = this.places.length > 0 && !this.complete() && !this.tieNext;
-    this.render();
+    this.refresh();
   }
 
   tieGroups(g) {
     this.places.splice(g - 1, 2, [...this.places[g - 1], ...this.places[g]]);
-    this.render();
+    this.refresh();
   }
 
   splitGroup(g, n) {
     this.places.splice(g, 1, this.places[g].slice(0, n), this.places[g].slice(n));
-    this.render();
+    this.refresh();
   }
 
   back() {
@@ -328,14 +354,14 @@ class LabelPage {
       this.places.at(-1).pop();
       if (!this.places.at(-1).length) this.places.pop();
     }
-    this.render();
+    this.refresh();
   }
 
   submitRanking() {
-    if (!this.ready()) return;
+    if (!this.ready(this.places)) return;
     const missing = this.lease.candidates.flatMap((_, place) => (this.rankOf(place) ? [] : LETTERS[place]));
     if (missing.length) {
-      this.say(this.places.length ? `Still to be ranked: ${missing.join(", ")}` : "Rank the answers first: press their letters, best to worst", "bad");
+      this.say(this.places.length ? `Still to be ranked: ${missing.join(", ")}` : `Rank the ${this.noun()}s first: press their letters, best to worst`, "bad");
       return;
     }
     this.answer("ranked", this.lease.candidates.map((_, place) => this.rankOf(place)));
@@ -343,7 +369,8 @@ class LabelPage {
 
   pressed(event) {
     if (event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.target.closest("input, textarea, select, [contenteditable]")) return;
+    if (event.target.closest("input[type=range]") && /^(Arrow|Page|Home|End)/.test(event.key)) return; // they move it
+    if (event.target.closest("input:not([type=range]), textarea, select, [contenteditable]")) return;
     if (["Enter", " "].includes(event.key) && event.target.closest("button, a")) return; // it presses that button
     const action = this.actions()[event.key.length === 1 ? event.key.toLowerCase() : event.key];
     if (!action) return;
@@ -354,45 +381,20 @@ class LabelPage {
   actions() {
     const undo = { u: () => this.undo() };
     if (!this.lease) return undo;
-    const either = { ...undo, s: () => this.answer("skip") };
+    const either = { ...undo, s: () => this.answer("skip"), ...this.player?.actions() };
+    const bad = (key) => (this.player ? {} : { [key]: () => this.answer("both_bad") });
     if (this.mode === "pairs") {
       const left = () => this.choose(0);
       const right = () => this.choose(1);
       const tie = () => this.answer("ranked", [1, 1]);
-      return { ...either, 1: left, ArrowLeft: left, 2: right, ArrowRight: right, 0: tie, "=": tie, b: () => this.answer("both_bad") };
+      return { ...either, 1: left, ArrowLeft: left, 2: right, ArrowRight: right, 0: tie, "=": tie, ...bad("b") };
     }
     const letters = this.lease.candidates.map((_, place) => [LETTERS[place].toLowerCase(), () => this.place(place)]);
     return {
-      ...either, ...Object.fromEntries(letters), x: () => this.answer("both_bad"),
+      ...either, ...Object.fromEntries(letters), ...bad("x"),
       "=": () => this.tie(), Backspace: () => this.back(), Enter: () => this.submitRanking(),
     };
   }
-}
-
-/** Make an element; strings among the children become text. */
-function h(tag, attributes, ...children) {
-  const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else element.setAttribute(name, value);
-  }
-  element.append(...children);
-  return element;
-}
-
-/** A button with its key; a mouse click does not leave the focus on it, or Enter would press it again. */
-function button(title, key, act, kind = "", hint = "") {
-  const click = (event) => {
-    if (event.detail) event.currentTarget.blur();
-    act(event);
-  };
-  const attributes = { type: "button", class: kind, onclick: click, ...(hint && { title: hint, "aria-label": hint }) };
-  return h("button", attributes, title, key ? h("kbd", {}, key) : "");
-}
-
-/** Act on the first click of a rapid series only. */
-function once(event, act) {
-  if (event.detail <= 1) act();
 }
 
 function conversation(messages) {
@@ -400,6 +402,11 @@ function conversation(messages) {
     h("span", { class: "role" }, messages.length === 1 ? "prompt" : message.role),
     h("div", { class: "text" }, message.content)));
   return h("section", { class: "prompt" }, ...turns);
+}
+
+/** The key of a place, among `k`. */
+function keyOf(place, k) {
+  return k === 2 ? String(place + 1) : LETTERS[place];
 }
 
 function ordinal(rank) {

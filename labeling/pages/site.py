@@ -17,7 +17,9 @@ BRAND = """
 .nav-holder nav { align-items: center; padding: 8px max(16px, 50vw - 590px); }
 .nav-holder nav::before { content: "Prefloop"; margin-right: auto; font-weight: 700; letter-spacing: -0.01em; }
 """
-ASSETS = {"label.js": "text/javascript", "label.css": "text/css"}
+SCRIPTS = ("label.js", "clips.js", "screen.js", "elements.js", "server.js")
+STYLES = ("label.css", "clips.css")
+ASSETS = dict.fromkeys(SCRIPTS, "text/javascript") | dict.fromkeys(STYLES, "text/css")
 
 
 def mount(app: FastAPI, store: Store) -> None:
@@ -31,11 +33,12 @@ def mount(app: FastAPI, store: Store) -> None:
     def asset(name: str) -> FileResponse:
         if name not in ASSETS:
             raise HTTPException(404, f"there is no asset {name!r}")
+        # "no-cache" means: ask each time. One script imports another by its plain name, which must not go stale either.
         return FileResponse(HERE / name, media_type=ASSETS[name], headers={"cache-control": "no-cache"})
 
     with gr.Blocks(title="Prefloop", analytics_enabled=False) as pages:
         gr.Navbar(main_page_name="Label")
-        label.build(_versioned("label.css"), _versioned("label.js"))
+        label.build([_versioned(name) for name in STYLES], _versioned("label.js"))
     with pages.route("Live", "/live"):
         gr.Navbar(main_page_name="Label")
         live.build(store)

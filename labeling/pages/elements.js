@@ -1,0 +1,27 @@
+// Making the page's elements. Strings become text, never markup: much of what is shown comes from a model.
+
+/** Make an element; strings among the children become text. */
+export function h(tag, attributes, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else element.setAttribute(name, value);
+  }
+  element.append(...children);
+  return element;
+}
+
+/** A button with its key; a mouse click does not leave the focus on it, or Enter would press it again. */
+export function button(title, key, act, kind = "", hint = "") {
+  const click = (event) => {
+    if (event.detail) event.currentTarget.blur();
+    act(event);
+  };
+  const attributes = { type: "button", class: kind, onclick: click, ...(hint && { title: hint, "aria-label": hint }) };
+  return h("button", attributes, title, key ? h("kbd", {}, key) : "");
+}
+
+/** Act on the first click of a rapid series only. */
+export function once(event, act) {
+  if (event.detail <= 1) act();
+}
