@@ -96,3 +96,8 @@ def test_an_agent_whose_behaviour_no_reward_function_knows() -> None:
         "  evaluation episodes: predicted return 4.0, 200 steps long",
         "iteration 1/4 in 61 s: 40 labels and 8192 environment steps so far; not clear yet",
     ]
+
+
+def test_a_true_return_of_nothing_is_a_true_return() -> None:
+    (line,) = said(AGENT, (1, "iteration", {**ROW, "gold_heldout": 0.0, "verdict": "not clear yet"}))[-1:]
+    assert "true return 0.0, 40 labels" in line
