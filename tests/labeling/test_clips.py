@@ -25,8 +25,10 @@ def write(segment: Segment, path: Path) -> None:
         log.write(f"{segment.id} {os.getpid()} {os.nice(0)}\n")
     if segment.environment == "crash":
         os.kill(os.getpid(), signal.SIGSEGV)
-    if segment.environment == "slow":
+    if segment.environment in ("slow", "refuse"):
         time.sleep(0.3)
+    if segment.environment == "slower":
+        time.sleep(1.5)
     if segment.environment == "hang":
         time.sleep(600)
     if segment.environment == "refuse":
@@ -93,7 +95,7 @@ def test_all_clips_are_made_by_one_other_process_that_gives_way(store, shelf):
 
 
 def test_prepare_returns_at_once_and_the_newest_request_comes_first(store, shelf):
-    first, *old, new, newer, urgent = kept(store, *["slow"] * 6)
+    first, *old, new, newer, urgent = kept(store, "slower", *["slow"] * 5)
     began = time.monotonic()
     shelf.prepare([first, *old])
     wait_until(lambda: log(shelf))
@@ -107,10 +109,10 @@ def test_prepare_returns_at_once_and_the_newest_request_comes_first(store, shelf
 
 def test_people_who_wait_are_served_in_turn(store, shelf):
     clips_asked = kept(store, *["slow"] * 4)
-    threads = [threading.Thread(target=shelf.video, args=[clip]) for clip in clips_asked]
+    threads = [threading.Thread(target=shelf.video, args=[clip], name=clip) for clip in clips_asked]
     for thread in threads:
         thread.start()
-        time.sleep(0.02)
+        wait_until(lambda asked=thread.name: asked in {*shelf._asked, *shelf._making})
     for thread in threads:
         thread.join()
     assert [clip for clip, *_ in log(shelf)] == clips_asked
@@ -118,6 +120,7 @@ def test_people_who_wait_are_served_in_turn(store, shelf):
 
 @pytest.mark.parametrize("clip", ["clip_0123456789abcdef", "../../secret", "clip_0123456789abcdef/../x", ""])
 def test_an_unknown_clip_is_told_apart(shelf, clip):
+    shelf.folder.mkdir()
     (shelf.folder.parent.parent / "secret.mp4").write_bytes(b"not yours")
     with pytest.raises(UnknownClip):
         shelf.video(clip)
@@ -160,8 +163,14 @@ def test_what_hangs_is_ended(store, shelf, monkeypatch):
 
 def test_an_error_is_one_line_and_is_told_to_all_who_wait(store, shelf):
     refuse, bug = kept(store, "refuse", "bug")
-    with pytest.raises(UserError, match=r"^the snow is too deep: dig$"):
-        shelf.video(refuse)
+    with ThreadPoolExecutor(4) as people:
+        asked = [people.submit(shelf.video, refuse)]
+        wait_until(lambda: log(shelf))
+        asked += [people.submit(shelf.video, refuse) for _ in range(3)]
+        for answer in asked:
+            with pytest.raises(UserError, match=r"^the snow is too deep: dig$"):
+                answer.result()
+    assert len(log(shelf)) == 1
     with pytest.raises(UserError, match=rf"^{bug} was not made \(ValueError: an odd number\)$"):
         shelf.video(bug)
     assert len({pid for _, pid, _ in log(shelf)}) == 1
