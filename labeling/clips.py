@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import re
 import signal
 import threading
 import time
@@ -21,10 +20,9 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from labeling.records import UserError
+from labeling.records import UserError, is_clip_id
 from labeling.segments import Segment
 
-CLIP_ID = re.compile(r"clip_[0-9a-f]{16}")
 # No clip takes longer, so an unfinished file that is older belongs to a process that was killed.
 LIMIT_SECONDS = 120.0
 # A file that was served or made so lately is in use: it stays, however much space the clips take.
@@ -92,7 +90,7 @@ class ClipShelf:
 
         What cannot be made is told to whoever asks for it by `video`.
         """
-        missing = [i for i in dict.fromkeys(clip_ids) if CLIP_ID.fullmatch(i) and not _mark_used(self._path(i))]
+        missing = [i for i in dict.fromkeys(clip_ids) if is_clip_id(i) and not _mark_used(self._path(i))]
         with self._changed:
             for clip_id in reversed(missing):
                 if not self._closed and clip_id not in self._making and clip_id not in self._asked:
@@ -227,7 +225,7 @@ class ClipShelf:
 
 def _require_id(clip_id: str) -> None:
     """No id that could name a file elsewhere is ever made into a path."""
-    if not CLIP_ID.fullmatch(clip_id):
+    if not is_clip_id(clip_id):
         raise UnknownClip(f"{clip_id[:40]!r} is not the id of a clip")
 
 
