@@ -23,6 +23,8 @@ from rlhf.control.segment_model import SegmentModel
 from rlhf.random_streams import stream_seed
 
 ALGORITHMS: Mapping[str, type[BaseAlgorithm]] = {"ppo": PPO, "sac": SAC}
+# By the type of an option's default: what else it may be. The algorithms themselves take anything until they use it.
+KINDS: Mapping[type, tuple[type, ...]] = {bool: (bool,), int: (int,), float: (float, int)}
 OURS = {"policy", "env", "verbose", "seed", "device", "tensorboard_log", "_init_setup_model", "policy_kwargs"}
 
 
@@ -57,10 +59,14 @@ def normalised(environments: VecEnv, config: AgentConfig) -> VecEnv:
 def make_algorithm(config: AgentConfig, environments: VecEnv, seed: int) -> BaseAlgorithm:
     """The stable-baselines3 algorithm that the config describes."""
     algorithm = ALGORITHMS[config.algorithm]
-    known = sorted(set(inspect.signature(algorithm.__init__).parameters) - OURS - {"self"})
-    for key in config.options:
+    parameters = inspect.signature(algorithm.__init__).parameters
+    known = sorted(set(parameters) - OURS - {"self"})
+    for key, value in config.options.items():
         if key not in known:
             raise UserError(f"agent.options has no key {key!r} for {config.algorithm!r}: known are {', '.join(known)}")
+        default = parameters[key].default
+        if type(default) in KINDS and type(value) not in KINDS[type(default)]:
+            raise UserError(f"agent.options.{key} = {value!r} does not fit: give a value such as {default!r}")
     if config.algorithm == "sac" and not isinstance(environments.action_space, spaces.Box):
         raise UserError(
             f'agent.algorithm = "sac" needs actions that are vectors, not {environments.action_space}: use "ppo"'

@@ -201,3 +201,24 @@ def test_a_long_buffer_is_rewarded_in_pieces_as_in_one(monkeypatch: pytest.Monke
     install(agent, model)
     assert buffer.rewards == pytest.approx(whole, rel=1e-5)
     assert whole[:20].any()
+
+
+class Reused(Counter):
+    """Hands out the same array each time, as some environments do."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        self.state, info = super().reset(seed=seed)
+        return self.state, info
+
+    def step(self, action: Any) -> Any:
+        self.state[:], *rest = super().step(action)
+        return self.state, *rest
+
+
+@pytest.mark.xfail(strict=True, reason="the recorder keeps the environment's own array")
+def test_what_was_observed_stays_when_the_environment_reuses_its_array() -> None:
+    recorder = Recorder(Reused(), int)
+    recorder.reset()
+    for _ in range(3):
+        recorder.step(np.zeros(2))
+    assert [o[0] for o in recorder.episode.observations] == [0, 1, 2]
