@@ -248,10 +248,11 @@ def _iterate(loop: Loop, iteration: int) -> None:
     state.history.append({"evaluation": after, "iteration": row})
     row["verdict"] = diagnose([h["iteration"] for h in state.history if "iteration" in h])
     state.iteration = iteration
-    with report("checkpoint"):
+    # Before the checkpoint: what is killed in between is done again and tells it anew; after it, it would never be told.
+    around.emit(iteration, "iteration", row)
+    with report("checkpoint", ""):
         kept = {"fits": state.fits, "fitted": sorted(state.fitted), "history": state.history}
         save_checkpoint(loop.folder, iteration, subject.state() | kept, loop.config.keep_checkpoints)
-    around.emit(iteration, "iteration", row)
 
 
 def slate_counts(config: LoopConfig, iteration: int) -> tuple[int, int]:

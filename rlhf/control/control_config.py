@@ -11,10 +11,10 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from labeling.records import UserError
-from rlhf.control.segment_model import Aggregation
 from rlhf.run_config import LabelConfig, Positive, Rate, RunName, Seed, check_labels, validate
 
 STRICT = ConfigDict(extra="forbid", strict=False)
+Aggregation = Literal["sum", "weighted_sum", "last", "transformer"]  # see `rlhf.control.segment_model`
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
-Aggregation = Literal["sum", "weighted_sum", "last", "transformer"]
-AttentionWidth = 32
+from rlhf.control.control_config import Aggregation
+
+ATTENTION_WIDTH = 32
 
 
 @dataclass(frozen=True)
@@ -128,14 +129,14 @@ class SegmentAttention(nn.Module):
 
     def __init__(self, features: int) -> None:
         super().__init__()
-        self.enter = nn.Linear(features, AttentionWidth)
-        self.layer = nn.TransformerEncoderLayer(AttentionWidth, 2, 2 * AttentionWidth, dropout=0.0, batch_first=True)
-        self.leave = nn.Linear(AttentionWidth, 1)
+        self.enter = nn.Linear(features, ATTENTION_WIDTH)
+        self.layer = nn.TransformerEncoderLayer(ATTENTION_WIDTH, 2, 2 * ATTENTION_WIDTH, dropout=0.0, batch_first=True)
+        self.leave = nn.Linear(ATTENTION_WIDTH, 1)
         nn.init.zeros_(self.leave.weight)  # at first every step matters alike
 
     def forward(self, steps: Tensor, mask: Tensor) -> Tensor:
         """(N, T) attention of (N, T, F) steps. Time enters as sine and cosine of the step's number."""
         time = torch.arange(steps.shape[1], device=steps.device)[:, None]
-        rate = torch.exp(torch.arange(0, AttentionWidth, 2, device=steps.device) * (-math.log(1e3) / AttentionWidth))
+        rate = torch.exp(torch.arange(0, ATTENTION_WIDTH, 2, device=steps.device) * (-math.log(1e3) / ATTENTION_WIDTH))
         place = torch.cat([(time * rate).sin(), (time * rate).cos()], dim=1)
         return self.leave(self.layer(self.enter(steps) + place, src_key_padding_mask=~mask))[..., 0]
