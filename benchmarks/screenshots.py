@@ -1,7 +1,8 @@
-"""Take the README's pictures: the pair page, the ranking page and the live page of a project that has run.
+"""Take the README's pictures: the labeling pages and the live page of a project that has run.
 
-    prefloop demo --project prefloop-demo      (stop it after a few iterations)
+    prefloop demo      (stop it after a few iterations; the same for an agent with --run pendulum)
     python benchmarks/screenshots.py prefloop-demo
+    python benchmarks/screenshots.py prefloop-pendulum clips
 
 Needs Chromium (`apt-get install chromium`, or its path in CHROMIUM). The pictures go to benchmarks/pictures.
 """
@@ -22,7 +23,8 @@ PICTURES = ROOT / "benchmarks" / "pictures"
 
 
 def main() -> None:
-    if len(sys.argv) != 2:
+    shows_clips = sys.argv[2:] == ["clips"]
+    if len(sys.argv) != 2 and not shows_clips:
         sys.exit(__doc__)
     chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
     if chromium is None:
@@ -39,7 +41,7 @@ def main() -> None:
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=chromium, args=arguments)
             page = browser.new_page(viewport={"width": 1200, "height": 640})
-            take(page, address[0])
+            (take_clips if shows_clips else take)(page, address[0])
             browser.close()
     finally:
         web.terminate()
@@ -61,6 +63,19 @@ def take(page: Page, address: str) -> None:
     page.get_by_text("Your labels").wait_for()
     page.wait_for_timeout(3000)
     page.screenshot(path=PICTURES / "live.png")
+
+
+def take_clips(page: Page, address: str) -> None:
+    page.set_viewport_size({"width": 1200, "height": 860})
+    page.goto(address)
+    page.locator(".card video").nth(1).wait_for()
+    page.wait_for_timeout(5000)
+    page.screenshot(path=PICTURES / "clips.png")
+    page.set_viewport_size({"width": 1200, "height": 1150})
+    page.goto(address + "/live")
+    page.get_by_text("What to look for").wait_for()
+    page.wait_for_timeout(15000)
+    page.screenshot(path=PICTURES / "agent.png")
 
 
 if __name__ == "__main__":

@@ -248,7 +248,7 @@ def _iterate(loop: Loop, iteration: int) -> None:
     state.history.append({"evaluation": after, "iteration": row})
     row["verdict"] = diagnose([h["iteration"] for h in state.history if "iteration" in h])
     state.iteration = iteration
-    # Before the checkpoint: what is killed in between is done again and tells it anew; after it, it would never be told.
+    # Before the checkpoint: an iteration killed in between is done and told again; after it, it might never be told.
     around.emit(iteration, "iteration", row)
     with report("checkpoint", ""):
         kept = {"fits": state.fits, "fitted": sorted(state.fitted), "history": state.history}

@@ -129,6 +129,7 @@ class ControlConfig:
 def parse_control(data: dict[str, Any], source: str = "the run") -> ControlConfig:
     """Check plain data into a ControlConfig. Raises UserError, one line for the first mistake."""
     config = validate(ControlConfig, data, source)
+    config = dataclasses.replace(config, guide=" ".join(config.guide.split()))  # a file's line breaks mean nothing
     check_labels(config.labels, source)
     agent = config.agent
     if agent.algorithm == "ppo":
