@@ -203,6 +203,13 @@ def test_a_long_buffer_is_rewarded_in_pieces_as_in_one(monkeypatch: pytest.Monke
     assert whole[:20].any()
 
 
+def test_the_true_reward_is_written_down_and_goes_no_further() -> None:
+    recorder = Recorder(Counter(pay=7.0), int)
+    recorder.reset()
+    assert [recorder.step(np.zeros(2, dtype=np.float32))[1] for _ in range(3)] == [0.0, 0.0, 0.0]
+    assert recorder.episode.rewards == [7.0, 7.0, 7.0]
+
+
 class Reused(Counter):
     """Hands out the same array each time, as some environments do."""
 
