@@ -2,6 +2,7 @@
 
     python benchmarks/control.py run TASK ARM SEED     one run; writes benchmarks/results/control-TASK-ARM-SEED.json
     python benchmarks/control.py all TASK [TASK …]     every arm of the tasks with seeds 0, 1, 2 that is not there yet
+    python benchmarks/control.py throughput TASK       steps/s on the predicted and on the true reward, in turns
     python benchmarks/control.py table                 what the finished runs say, as Markdown
 
 Arms: `true` is the same stable-baselines3 run on the environment's own reward, without any of our wrappers; `350`,
@@ -130,6 +131,38 @@ def _labelled(task: str, arm: str, seed: int) -> dict[str, Any]:
     }
 
 
+def throughput(task: str, turns: int = 5) -> str:
+    """Steps/s of the same algorithm on the predicted and on the true reward: pieces in turns, medians and their ratio."""
+    sys.path.insert(0, str(ROOT))
+    from statistics import median
+
+    import torch
+    from stable_baselines3.common.vec_env import DummyVecEnv
+
+    from rlhf.control.agent import learn, make_agent, make_algorithm, normalised
+    from rlhf.control.control_config import spec
+    from rlhf.control.control_subject import cut_features
+    from rlhf.control.environments import make
+    from rlhf.control.segment_model import SegmentModel
+
+    torch.set_num_threads(1)
+    config = _config(task, 0, {})
+    environment, steps = spec(config.environment), config.agent.steps
+    plain = DummyVecEnv([lambda: make(environment) for _ in range(config.agent.parallel)])
+    baseline = make_algorithm(config.agent, normalised(plain, config.agent), 0)
+    agent = make_agent(config.agent, environment, SegmentModel(cut_features(plain.envs[0])).eval(), 0)
+    predicted, true = [], []
+    for turn in range(turns + 1):
+        speed = learn(agent, steps, 0, turn)[1]["steps_per_second"]
+        began = time.monotonic()
+        baseline.learn(steps, reset_num_timesteps=False)
+        if turn:  # the first warms up
+            predicted.append(speed)
+            true.append(steps / (time.monotonic() - began))
+    ratio = median(p / t for p, t in zip(predicted, true, strict=True))
+    return f"{task}: {median(predicted):,.0f} steps/s predicted, {median(true):,.0f} true, ratio {ratio:.2f} ({turns} turns)"
+
+
 def _true(task: str, seed: int) -> dict[str, Any]:
     """The same algorithm, options, environments and steps on the environment's own reward."""
     import torch
@@ -213,6 +246,8 @@ def main() -> None:
             run(task, arm, int(seed))
         case ["all", *tasks] if tasks:
             run_all(tasks)
+        case ["throughput", task]:
+            print(throughput(task))
         case ["table"]:
             print(table())
         case _:
