@@ -177,7 +177,7 @@ def test_what_is_shown_names_a_segment() -> None:
     one = segment()
     assert one.id == segment().id == segment(ended=True).id
     different = {one.id, segment(3).id, segment(start=1).id, segment(actions=np.zeros((5, 2), dtype=np.float32)).id}
-    assert len(different | {segment(actions=np.zeros((5, 2))).id}) == 5  # zeros of another type are another thing
+    assert len(different | {segment(actions=np.zeros((5, 2), dtype=np.int32)).id}) == 5
 
 
 class Bomb:

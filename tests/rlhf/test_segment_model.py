@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rlhf.control.segment_model import AGGREGATIONS, AttentionWidth, SegmentModel
+from rlhf.control.segment_model import AGGREGATIONS, ATTENTION_WIDTH, SegmentModel
 
 ALL = sorted(AGGREGATIONS)
 # Three steps of one feature each, x = 0, 1, 2.
@@ -83,7 +83,7 @@ def test_the_transformer_weighs_steps_by_their_time_worked_out_by_hand() -> None
         attend.leave.weight.data[0, 0] = 3.0
     attention = []
     for t in range(3):
-        rates = [1000 ** (-n / AttentionWidth) for n in range(0, AttentionWidth, 2)]
+        rates = [1000 ** (-n / ATTENTION_WIDTH) for n in range(0, ATTENTION_WIDTH, 2)]
         place = torch.tensor([f(torch.tensor(t * r)) for f in (torch.sin, torch.cos) for r in rates])
         attention.append(3 * ((place - place.mean()) / place.std(unbiased=False))[0].item())
     weights = torch.tensor(attention).exp() / torch.tensor(attention).exp().sum()
