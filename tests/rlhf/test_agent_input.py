@@ -252,6 +252,9 @@ def test_ppo_learns_from_whole_rollouts() -> None:
     assert "agent.steps = 1000" in message
     assert "n_steps × agent.parallel = 256" in message
     assert "2048" in mistake({"agent": {"steps": 1000, "parallel": 1}})  # the default of n_steps
+    assert "192" in mistake(
+        {"agent": {"steps": 192, "parallel": 4, "options": {"n_steps": 64}}}
+    )  # whole for one of four
     run_file(agent={"steps": 1024, "parallel": 4, "options": {"n_steps": 64}})
     run_file(agent={"algorithm": "sac", "steps": 1000, "parallel": 3})
 
