@@ -132,7 +132,7 @@ def _labelled(task: str, arm: str, seed: int) -> dict[str, Any]:
 
 
 def throughput(task: str, turns: int = 5) -> str:
-    """Steps/s of the same algorithm on the predicted and on the true reward: pieces in turns, medians and their ratio."""
+    """Steps/s of the same algorithm on the predicted and on the true reward: in turns, medians and their ratio."""
     sys.path.insert(0, str(ROOT))
     from statistics import median
 
@@ -160,7 +160,8 @@ def throughput(task: str, turns: int = 5) -> str:
             predicted.append(speed)
             true.append(steps / (time.monotonic() - began))
     ratio = median(p / t for p, t in zip(predicted, true, strict=True))
-    return f"{task}: {median(predicted):,.0f} steps/s predicted, {median(true):,.0f} true, ratio {ratio:.2f} ({turns} turns)"
+    speeds = f"{median(predicted):,.0f} steps/s predicted, {median(true):,.0f} true"
+    return f"{task}: {speeds}, ratio {ratio:.2f} ({turns} turns)"
 
 
 def _true(task: str, seed: int) -> dict[str, Any]:

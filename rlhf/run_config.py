@@ -96,8 +96,8 @@ class LabelConfig:
         shares = [self.anneal / (self.anneal + i) if self.anneal else 1.0 for i in range(2, iterations + 1)]
         unit = self.slates if self.total is None else (self.total - first) / sum(shares)
         # Rounded sums, so that fractions of a slate are not lost on the way.
-        before = sum(shares[: iteration - 2]) * unit
-        return round(before + shares[iteration - 2] * unit) - round(before)
+        before, after = (round(sum(shares[:n]) * unit) for n in (iteration - 2, iteration - 1))
+        return after - before
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -47,9 +47,10 @@ class Recorder(gym.Wrapper):
         """Begin an episode with a seed of our own."""
         self.episode = Episode(self.seed_of(self.begun))
         self.begun += 1
-        self._last, info = self.env.reset(seed=self.episode.seed, options=options)
-        require_finite(self._last, self.env)
-        return self._last, info
+        observation, info = self.env.reset(seed=self.episode.seed, options=options)
+        require_finite(observation, self.env)
+        self._last = np.array(observation)  # a copy: an environment may write its next one into the same array
+        return observation, info
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Take a step. Raises UserError when the environment gives what is not finite."""
@@ -57,9 +58,9 @@ class Recorder(gym.Wrapper):
         require_finite(observation, self.env)
         episode = self.episode
         episode.observations.append(self._last)
-        episode.actions.append(action)
+        episode.actions.append(np.array(action))
         episode.rewards.append(float(reward))
-        self._last = observation
+        self._last = np.array(observation)
         if terminated or truncated:
             episode.terminated = terminated
             self.finished.append(episode)
@@ -73,7 +74,7 @@ class Recorder(gym.Wrapper):
     def replay(self, seed: int, actions: Sequence[Any]) -> np.ndarray:
         """Bring a fresh environment to where an episode had come; returns the observation there."""
         self.episode = Episode(seed)
-        self._last, _ = self.env.reset(seed=seed)
+        self._last = np.array(self.env.reset(seed=seed)[0])
         for action in actions:
             self.step(action)
         return self._last

@@ -74,5 +74,4 @@ def relabel(buffer: ReplayBuffer, model: SegmentModel, low: np.ndarray, high: np
     rewards = [
         predict(model, observations[i : i + CHUNK], actions[i : i + CHUNK]) for i in range(0, len(actions), CHUNK)
     ]
-    if rewards:
-        buffer.rewards[:end] = np.concatenate(rewards).reshape(end, buffer.n_envs)
+    buffer.rewards[:end] = np.concatenate(rewards).reshape(end, buffer.n_envs)

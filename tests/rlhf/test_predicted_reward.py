@@ -222,7 +222,6 @@ class Reused(Counter):
         return self.state, *rest
 
 
-@pytest.mark.xfail(strict=True, reason="the recorder keeps the environment's own array")
 def test_what_was_observed_stays_when_the_environment_reuses_its_array() -> None:
     recorder = Recorder(Reused(), int)
     recorder.reset()
