@@ -1,47 +1,34 @@
-"""People compare clips in a real browser: real H.264 files play in step, and the next ones are there at once.
-
-Frame n of every test clip is drawn so that n can be read back from the picture: its grey is 40 + 4 n.
-"""
+"""People compare clips in a real browser: real H.264 files play in step, and the next ones are there at once."""
 
 from __future__ import annotations
 
-import socket
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-import uvicorn
+from clip_world import (
+    FRAME,
+    FRAMES,
+    SHORT,
+    Site,
+    clip,
+    clips,
+    encode,
+    opened,
+    press_when_playing,
+    serving,
+    shown,
+    spread,
+    stopped,
+    until,
+    watch,
+)
 from playwright.sync_api import Browser, Page, expect
 
-from labeling.records import Candidate, Message, Prompt, Slate, UserError
-from labeling.service import create_app
-from labeling.store import Store
+from labeling.records import Slate
 
-av = pytest.importorskip("av")
-
-FPS, FRAMES, SHORT = 25, 50, 30  # 2 s, and 1.2 s for the clips that end early
-FRAME = 1 / FPS
-SETTLED = 450  # milliseconds after which the page believes that a key was meant for the slate on the screen
-
-
-def encode(path: Path, frames: int, number: int) -> Path:
-    """A clip of `frames` grey pictures that grow brighter; a white bar as wide as `number` tells which clip it is."""
-    with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as file:
-        stream = file.add_stream("libx264", rate=FPS, options={"crf": "18"})
-        stream.width, stream.height, stream.pix_fmt = 240, 240, "yuv420p"
-        for n in range(frames):
-            picture = np.full((240, 240, 3), 40 + 4 * n, np.uint8)
-            picture[200:220, 10 : 30 + 20 * number] = 255
-            picture[100:130, 4 * n : 4 * n + 30] = (99, 102, 241)
-            file.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
-        file.mux(stream.encode(None))
-    return path
+pytest.importorskip("av")
 
 
 @pytest.fixture(scope="session")
@@ -51,126 +38,13 @@ def movies(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [encode(folder / f"{n}.mp4", SHORT if n == 9 else FRAMES, n % 9) for n in range(10)]
 
 
-@dataclass
-class Shelf:
-    """The clip of number n is the movie n % 100; what `fails` names cannot be made until it is taken out."""
-
-    movies: Sequence[Path]
-    fails: set[str] = field(default_factory=set)
-    asked: list[str] = field(default_factory=list)
-
-    def video(self, clip_id: str) -> Path:
-        self.asked.append(clip_id)
-        if clip_id in self.fails:
-            raise UserError(f"{clip_id} was not made: the process that draws clips crashed (signal 11)")
-        return self.movies[int(clip_id.removeprefix("clip_")) % 100]
-
-    def prepare(self, clip_ids: Sequence[str]) -> None:
-        pass
-
-
-def clip(n: int) -> str:
-    return f"clip_{n:016d}"
-
-
-@dataclass
-class Site:
-    """The app of one project, really served."""
-
-    address: str
-    store: Store
-    shelf: Shelf
-
-    def ask(self, question: str, *numbers: int) -> Slate:
-        """Have these clips compared; ids are told apart by their hundreds, which do not change the movie."""
-        candidates = tuple(Candidate(f"what clip {n} shows", "policy", clip=clip(n)) for n in numbers)
-        messages = (Message("system", "technical words"), Message("user", question))
-        slate = Slate(Prompt(messages), candidates)
-        self.store.add_slates([slate])
-        return slate
-
-
 @pytest.fixture
 def site(tmp_path: Path, movies: list[Path]) -> Iterator[Site]:
-    store, shelf = Store(tmp_path / "project", create=True), Shelf(movies)
-    listener = socket.create_server(("127.0.0.1", 0))
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as `serve` does
-    config = uvicorn.Config(create_app(store, shelf), log_level="warning", timeout_graceful_shutdown=1)
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.02)
-    yield Site(f"http://127.0.0.1:{listener.getsockname()[1]}", store, shelf)
-    server.should_exit = True
-    thread.join(timeout=10)
+    with serving(tmp_path / "project", movies) as served:
+        yield served
 
 
-# What the browser shows
-
-READ = """() => [...document.querySelectorAll('.card video')].map((video) => {
-    const canvas = Object.assign(document.createElement('canvas'), { width: 240, height: 240 });
-    const context = canvas.getContext('2d', { willReadFrequently: true });
-    context.drawImage(video, 0, 0, 240, 240);
-    const grey = context.getImageData(120, 40, 1, 1).data[1];
-    const frame = Math.round((grey - 40) / 4);
-    return { time: video.currentTime, frame, paused: video.paused, rate: video.playbackRate };
-})"""
-WATCH = f"""(seconds) => new Promise((done) => {{
-    const read = {READ}, seen = [], until = performance.now() + 1000 * seconds;
-    const look = () => {{
-        seen.push(read());
-        performance.now() < until ? requestAnimationFrame(look) : done(seen);
-    }};
-    look();
-}})"""
-
-
-def clips(page: Page) -> list[dict[str, Any]]:
-    """Each clip on the page: its currentTime, the frame that its picture shows, whether it is paused, its rate."""
-    return page.evaluate(READ)
-
-
-def watch(page: Page, seconds: float) -> list[list[dict[str, Any]]]:
-    """What `clips` would have said at every animation frame."""
-    return page.evaluate(WATCH, seconds)
-
-
-def spread(values: Sequence[float]) -> float:
-    return max(values) - min(values)
-
-
-def until(true: Callable[[], Any]) -> None:
-    limit = time.monotonic() + 10
-    while not true():
-        assert time.monotonic() < limit, "it did not happen within 10 s"
-        time.sleep(0.03)
-
-
-def shown(page: Page, question: str) -> None:
-    """Wait until this question's clips are on the page and its keys count."""
-    expect(page.locator(".prompt")).to_contain_text(question)
-    page.wait_for_function("[...document.querySelectorAll('.screen')].every((s) => s.dataset.state !== 'loading')")
-    page.wait_for_timeout(SETTLED)
-
-
-def opened(site: Site, page: Page, question: str) -> None:
-    page.goto(site.address)
-    shown(page, question)
-
-
-def press_when_playing(page: Page, key: str = "Space") -> None:
-    """Stop the clips somewhere in their middle."""
-    page.wait_for_function(
-        "(v => v && v.currentTime > 0.3 && v.currentTime < 1)(document.querySelector('.card video'))"
-    )
-    page.keyboard.press(key)
-    stopped(page)
-
-
-def stopped(page: Page) -> None:
-    page.wait_for_function("[...document.querySelectorAll('.card video')].every((v) => v.paused && !v.seeking)")
-    page.wait_for_timeout(80)  # the pictures of the last seek are painted
+# In step
 
 
 def test_clips_play_in_step_as_time_and_as_picture(site: Site, page: Page) -> None:
@@ -408,6 +282,23 @@ def test_the_next_clips_are_painted_within_a_fifth_of_a_second(site: Site, page:
     print(f"{k} clips: " + ", ".join(f"{t:.0f} ms" for t in took))
     assert sorted(took)[2] < 200
     assert len(site.shelf.asked) == len(set(site.shelf.asked))  # each clip was asked for once
+
+
+def test_answers_get_through_while_the_next_clips_are_still_being_made(site: Site, page: Page) -> None:
+    site.ask("next", *range(100, 109))
+    site.ask("now", *range(3))
+    site.shelf.slow = 100
+    opened(site, page, "now")
+    until(lambda: len(site.shelf.asked) > 3)
+    page.keyboard.press("s")
+    until(lambda: len(site.store.labels()) == 1)
+    expect(page.locator(".prompt")).to_contain_text("next")
+    expect(page.locator(".screen[data-state=loading]")).to_have_count(9)
+    page.keyboard.press("a")
+    site.shelf.free.set()
+    shown(page, "next")
+    until(lambda: not any(c["paused"] for c in clips(page)))
+    expect(page.locator(".card.placed")).to_have_count(1)
 
 
 # What can go wrong
