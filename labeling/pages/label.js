@@ -133,6 +133,8 @@ class LabelPage {
     this.places = [];
     this.tieNext = false;
     this.body.replaceChildren(...(this.lease ? this.slate() : [this.nothing()]));
+    const asked = this.body.querySelector(".prompt")?.offsetHeight;
+    if (asked) this.body.style.setProperty("--asked", `${asked}px`); // clips take what the question leaves of the window
     this.player?.enter();
     this.refresh();
     if (this.lease) scrollTo({ top: 0 });
