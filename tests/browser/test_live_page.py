@@ -74,10 +74,11 @@ def test_a_person_sees_the_run_begin_and_the_label_enter_the_next_fit(page: Page
         expect(plots).to_contain_text(shown)
     expect(people).to_contain_text("entered fit #1")
     expect(page.locator("#run-sources")).to_contain_text("30 (+30)")
-    bottom, top = (page.locator(f"#run-{name}").bounding_box() for name in ("status", "labels"))
-    assert bottom is not None
-    assert top is not None
-    assert top["y"] - bottom["y"] - bottom["height"] == 14  # what only agents have takes no room
+    # What only agents have takes no room; both places are read in one moment, since the page goes on refreshing.
+    page.wait_for_function(
+        "(([upper, lower]) => lower.top - upper.bottom === 14)"
+        "(['status', 'labels'].map((name) => document.getElementById(`run-${name}`).getBoundingClientRect()))"
+    )
 
     answer(loop, "first-run", "second", "Name a bakery by the sea.")
     waiting = people.locator("[data-count=waiting]")
