@@ -7,30 +7,19 @@ that uses them, so that `prefloop --help` is instant.
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import Any
 
-from labeling.records import Annotator, Candidate, LabeledSlate, Prompt, Slate, UserError
+from labeling.records import UserError
+from shipped import DATA, shipped
 
-if TYPE_CHECKING:
-    from labeling.store import Store
-    from rlhf.control.control_config import ControlConfig
-    from rlhf.online_loop import GoldFn, Subject
-    from rlhf.run_config import RunConfig
-
-HERE = Path(__file__).resolve().parent
-# In a checkout the data lies beside this file; in an installed wheel under a name that cannot clash.
-DATA = HERE / "data" if (HERE / "data" / "prompts.jsonl").exists() else HERE / "prefloop_data"
 LOOPBACK, PORT = "127.0.0.1", 7860
-POLL_SECONDS = 1.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -111,17 +100,6 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _shipped(kind: str, name: str) -> Path:
-    """The file that `name` means: a path if it looks like one, else a shipped file of that kind."""
-    if name.endswith(".toml") or "/" in name:
-        return Path(name)
-    path = DATA / kind / f"{name}.toml"
-    if not path.exists():
-        known = ", ".join(sorted(p.stem for p in (DATA / kind).glob("*.toml")))
-        raise UserError(f"there is no shipped file {name!r} in {kind}: give a path ending in .toml, or one of {known}")
-    return path
-
-
 def serve(options: argparse.Namespace) -> None:
     """Serve the web app until it is stopped."""
     from labeling.clips import ClipShelf
@@ -172,7 +150,7 @@ def judge(options: argparse.Namespace) -> None:
     from rlhf.control.extra import pictures
 
     store = Store(options.project)
-    judge = load_judge(_shipped("judges", options.judge), DATA / "rubrics", pictures(store.segments))
+    judge = load_judge(shipped("judges", options.judge), DATA / "rubrics", pictures(store.segments))
     todo = waiting(store.slates(), store.labels(annotator=judge.annotator.id))[: options.limit]
     if todo:
         judge.check()
@@ -190,190 +168,23 @@ def judge(options: argparse.Namespace) -> None:
 
 def loop(options: argparse.Namespace) -> None:
     """Run the online loop of a run file."""
-    # A thread that waits must not spin (libgomp's default): with the web app and a browser on the same cores,
-    # sampling would be several times slower. It is read when torch loads.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("TQDM_DISABLE", "1")  # one set of bars is enough: the run draws its own
-    from labeling.store import RunEvent, Store
-    from rlhf.checkpoints import refuse_if_started
-    from rlhf.run_file import load_any_run
-    from rlhf.run_log import provenance, run_folder
-    from rlhf.terminal_view import TerminalView
+    from loop_command import loop as run
 
-    path = _shipped("runs", options.run)
-    config = load_any_run(path, tuple(options.set))
-    store = Store(options.project, create=_is_agent(config))  # a language model needs prompts, which make a project
-    view = TerminalView(config.iterations)
-
-    def emit(iteration: int, kind: str, data: Mapping[str, Any]) -> None:
-        view.show(iteration, kind, data)
-        store.add_event(RunEvent(config.name, iteration, kind, data))
-
-    folder = options.project / "runs" / config.name
-    with run_folder(folder, config):
-        if not options.resume:
-            refuse_if_started(folder, config.name)  # before the run is told anything, so its events stay as they are
-        sources = [*(["human"] if config.labels.humans else []), *config.labels.judges]
-        sources += ["oracle"] if config.labels.oracle else []
-        told = {**_about(config), "seed": config.seed, "sources": sources}
-        emit(0, "run", {**told, "iterations": config.iterations, "config": config.to_dict(), **provenance(HERE)})
-        reason, message = "failed", "an internal error; the terminal says more"
-        try:
-            _run(config, path, store, emit, options.resume)
-            reason, message = "finished", f"{config.iterations} iterations"
-        except UserError as error:
-            message = str(error)
-            raise
-        except KeyboardInterrupt:
-            for again in (signal.SIGINT, signal.SIGTERM):  # a second Ctrl-C must not break the clean-up
-                signal.signal(again, signal.SIG_IGN)
-            reason, message = "stopped", "go on with --resume"
-            raise
-        finally:
-            view.close()
-            store.add_event(RunEvent(config.name, 0, "end", {"reason": reason, "message": message}))
-            if reason != "failed":
-                print(f"{config.name}: {reason} ({message})")
-
-
-def _is_agent(config: RunConfig | ControlConfig) -> TypeGuard[ControlConfig]:
-    return hasattr(config, "environment")
-
-
-def _about(config: RunConfig | ControlConfig) -> dict[str, str]:
-    """What a run's page says of it."""
-    if not _is_agent(config):
-        return {"recipe": config.make_recipe().name, "model": config.model.name}  # type: ignore[union-attr]
-    name = config.environment.id
-    asked = {"question": config.question, "guide": config.guide}
-    return {"recipe": config.agent.algorithm, "model": name, "environment": name, **asked}
-
-
-def _run(
-    config: RunConfig | ControlConfig,
-    path: Path,
-    store: Store,
-    emit: Callable[[int, str, Mapping[str, Any]], None],
-    resume: bool,
-) -> None:
-    """Hand the loop its surroundings: the store, the judges, people, the simulated annotator and the gold scores."""
-    from judges.batch import label_slates
-    from judges.config import load_judge
-    from rlhf.control.extra import pictures
-    from rlhf.online_loop import Surroundings, run_loop
-
-    def beside(name: str) -> str:
-        return str(path.parent / name) if name.endswith(".toml") else name
-
-    judges = [
-        load_judge(_shipped("judges", beside(name)), DATA / "rubrics", pictures(store.segments))
-        for name in config.labels.judges
-    ]
-    for judge in judges:
-        judge.check()
-        store.add_annotator(judge.annotator)
-    what, make, gold = (
-        _agent(config, store) if _is_agent(config) else _language_model(config, store, beside)  # type: ignore[arg-type]
-    )
-
-    def ask(iteration: int, slates: Sequence[Slate]) -> list[LabeledSlate]:
-        store.add_slates(slates)
-        for judge in judges:
-            label_slates(judge, slates, store)
-        if config.labels.oracle:
-            _ask_oracle(config, store, slates, gold)
-        _wait_for_people(config, store, slates, iteration)
-        return store.labeled_slates(run=config.name)
-
-    def kind_of(annotator: str) -> str:
-        return store.annotators()[annotator].kind
-
-    def fitted(iteration: int, client_keys: Sequence[str]) -> None:
-        store.add_fit(config.name, iteration, client_keys)
-
-    around = Surroundings(ask, gold, emit, fitted, kind_of)
-    folder = store.project / "runs" / config.name
-    with ExitStack() as stack:
-
-        def subject() -> Subject:
-            made = make()
-            stack.callback(made.close)
-            return made
-
-        run_loop(config, what, subject, around, folder, resume)
-
-
-def _language_model(
-    config: RunConfig, store: Store, beside: Callable[[str], str]
-) -> tuple[str, Callable[[], Subject], GoldFn]:
-    """What learns, how to make it, and its gold scores: those of a rubric."""
-    from judges.rubric import load_rubric, score
-    from rlhf.language_subject import make_language_subject
-
-    rubric = load_rubric(beside(config.evaluation.gold), DATA / "rubrics")
-
-    def gold(pairs: Sequence[tuple[Prompt, Candidate]]) -> list[float | None]:
-        return [score(rubric, prompt, candidate) for prompt, candidate in pairs]
-
-    return config.model.name, lambda: make_language_subject(config, store.prompts(), gold), gold
-
-
-def _agent(config: ControlConfig, store: Store) -> tuple[str, Callable[[], Subject], GoldFn]:
-    """What learns, how to make it, and its gold scores: the true returns of segments."""
-    from rlhf.control.extra import explained
-
-    with explained():
-        from rlhf.control.control_config import spec
-        from rlhf.control.control_subject import make_control_subject
-        from rlhf.control.environments import check
-        from rlhf.control.rendering import check_rendering
-
-    check(spec(config.environment))
-    if config.labels.humans:
-        check_rendering(spec(config.environment))
-
-    def gold(pairs: Sequence[tuple[Prompt, Candidate]]) -> list[float | None]:
-        known = store.segments([candidate.clip for _, candidate in pairs])
-        return [known[candidate.clip].gold for _, candidate in pairs]
-
-    return config.environment.id, lambda: make_control_subject(config, store), gold
-
-
-def _ask_oracle(config: RunConfig | ControlConfig, store: Store, slates: Sequence[Slate], gold: GoldFn) -> None:
-    """Have the simulated annotator answer, from the gold score that nobody else is trained on."""
-    from labeling.oracle import oracle_label
-
-    oracle = config.labels.oracle
-    assert oracle is not None
-    annotator = Annotator(f"oracle:{config.name}", "oracle", flip_rate=oracle.flip_rate)
-    store.add_annotator(annotator)
-    for slate in slates:
-        scores = [s or 0.0 for s in gold([(slate.prompt, c) for c in slate.candidates])]
-        noise = (oracle.temperature, oracle.flip_rate, oracle.random_labels)
-        store.add_labels([oracle_label(slate, scores, annotator, config.seed, *noise)])
-
-
-def _wait_for_people(config: RunConfig | ControlConfig, store: Store, slates: Sequence[Slate], iteration: int) -> None:
-    """Wait until people have answered as many of the slates as the run file asks for; by default none."""
-    labels = config.labels
-    first = labels.wait_for_humans if labels.first_wait_for_humans is None else labels.first_wait_for_humans
-    wanted = min(first if iteration == 1 else labels.wait_for_humans, len(slates))
-    ids = {slate.id for slate in slates}
-    while wanted > sum(label.slate_id in ids for label in store.human_labels(config.name)):
-        time.sleep(POLL_SECONDS)
+    run(options.project, options.run, options.set, options.resume)
 
 
 def demo(options: argparse.Namespace) -> None:
     """Make or reuse a project of shipped prompts, serve it, and run or resume the loop beside it."""
     from labeling.exchange import import_file
     from labeling.store import Store
+    from loop_command import is_agent
     from rlhf.run_file import load_any_run
 
-    run_file = _shipped("runs", options.run)
+    run_file = shipped("runs", options.run)
     config = load_any_run(run_file, tuple(options.set))  # says what is wrong with it before anything starts
     options.project = options.project or Path(f"prefloop-{run_file.stem}")
     store = Store(options.project, create=True)
-    if not _is_agent(config) and not store.prompts():
+    if not is_agent(config) and not store.prompts():
         print(import_file(store, DATA / "prompts.jsonl"))
     me = [sys.executable, str(Path(__file__).resolve())]
     project = ["--project", str(options.project)]

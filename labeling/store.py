@@ -1,7 +1,8 @@
-"""The one store of a project: all SQL lives here, and records go in and come out.
+"""The one store of a project: records go in and come out, and nobody else knows SQL.
 
-What a method returns from is on disk (see `labeling.database`). Everything that is added has a key; adding it again
-changes nothing.
+Here are annotators, their labels and who is shown what next; `labeling.stored_slates` keeps what is compared, and
+`labeling.stored_runs` what runs report. What a method returns from is on disk (see `labeling.database`). Everything
+that is added has a key; adding it again changes nothing.
 """
 
 from __future__ import annotations
@@ -13,22 +14,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from labeling.database import ProjectDatabase
 from labeling.preferences import expand_all
-from labeling.records import (
-    Annotator,
-    Candidate,
-    JudgeCall,
-    Label,
-    LabeledSlate,
-    Lineage,
-    Message,
-    Prompt,
-    Slate,
-    Split,
-    UserError,
-)
-from labeling.segments import Segment, from_bytes, to_bytes
+from labeling.records import Annotator, Label, LabeledSlate, Slate, Split, UserError
+from labeling.stored_runs import HumanLabel, RunEvent, StoredRuns
+from labeling.stored_slates import StoredSlates
+
+__all__ = ["Conflict", "HumanLabel", "Lease", "RunEvent", "Store"]
 
 # What a slate must meet to be given to a person; values: k from, k to, annotator, now, annotator, overlap.
 WANTED = """k BETWEEN ? AND ? AND id NOT IN (SELECT slate_id FROM standing WHERE annotator = ?)
@@ -42,33 +33,6 @@ class Conflict(UserError):
 
 
 @dataclass(frozen=True)
-class RunEvent:
-    """Something that a run reports: `kind` names it, `data` is JSON. `seq` orders all events of a project."""
-
-    run: str
-    iteration: int
-    kind: str
-    data: Mapping[str, Any]
-    seq: int = 0
-    created: float = 0.0
-
-
-@dataclass(frozen=True)
-class HumanLabel:
-    """A person's standing label seen from a run: `first_fit` is the iteration whose fit it entered first.
-
-    ours: the slate belongs to that run.
-    """
-
-    slate_id: str
-    annotator: str
-    outcome: str
-    split: str
-    ours: bool
-    first_fit: int | None
-
-
-@dataclass(frozen=True)
 class Lease:
     """A slate given to one annotator until `expires` (Unix seconds), in the order in which it is to be shown."""
 
@@ -77,102 +41,8 @@ class Lease:
     expires: float
 
 
-class Store(ProjectDatabase):
+class Store(StoredSlates, StoredRuns):
     """The labels, slates and runs of a project."""
-
-    # Prompts and slates
-
-    def add_prompts(self, prompts: Iterable[Prompt]) -> int:
-        """Add prompts; one that is there already keeps its split. Returns how many were new."""
-        with self.writing():
-            return sum(map(self._add_prompt, prompts))
-
-    def _add_prompt(self, prompt: Prompt) -> int:
-        messages = json.dumps([[m.role, m.content] for m in prompt.messages], ensure_ascii=False)
-        values = [prompt.id, messages, prompt.split, prompt.category]
-        return self.db.execute("INSERT OR IGNORE INTO prompt VALUES (?, ?, ?, ?)", values).rowcount
-
-    def prompts(self, split: Split | None = None) -> list[Prompt]:
-        """All prompts (of one split), in the order in which they came."""
-        where, values = ("", []) if split is None else ("WHERE split = ?", [split])
-        return [_prompt(row) for row in self.rows(f"SELECT * FROM prompt {where} ORDER BY rowid", values)]
-
-    def prompt_splits(self) -> dict[str, Split]:
-        """The split of every prompt, by prompt id."""
-        return {row["id"]: row["split"] for row in self.rows("SELECT id, split FROM prompt")}
-
-    def add_slates(self, slates: Iterable[Slate]) -> int:
-        """Add slates and their prompts. Returns how many slates were new."""
-        with self.writing():
-            return sum(map(self._add_slate, slates))
-
-    def _add_slate(self, slate: Slate) -> int:
-        self._add_prompt(slate.prompt)
-        lineage = slate.lineage
-        values = [slate.id, slate.prompt.id, len(slate.candidates), lineage.run, lineage.iteration, lineage.selector]
-        values += [lineage.propensity, lineage.reward_model, json.dumps(lineage.predicted), time.time()]
-        added = self.db.execute(
-            "INSERT OR IGNORE INTO slate (id, prompt_id, k, run, iteration, selector, propensity, reward_model, "
-            "predicted, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            values,
-        ).rowcount
-        for position, c in enumerate(slate.candidates if added else ()):
-            row = [slate.id, position, c.text, c.policy, int(c.finished), c.clip]
-            self.db.execute("INSERT INTO candidate VALUES (?, ?, ?, ?, ?, ?)", row)
-        return added
-
-    def slates(
-        self,
-        *,
-        id: str | None = None,
-        run: str | None = None,
-        split: Split | None = None,
-        unanswered_by: str | None = None,
-        answered: bool = False,
-    ) -> list[Slate]:
-        """Slates that meet every given condition, in the order in which they came.
-
-        unanswered_by: an annotator with no standing label on the slate. answered: some standing label exists.
-        """
-        conditions = {
-            "slate.id = ?": id,
-            "slate.run = ?": run,
-            "prompt.split = ?": split,
-            "slate.id NOT IN (SELECT slate_id FROM standing WHERE annotator = ?)": unanswered_by,
-        }
-        given = {sql: value for sql, value in conditions.items() if value is not None}
-        clauses = [*given, *(["slate.id IN (SELECT slate_id FROM standing)"] if answered else [])]
-        source = f"FROM slate JOIN prompt ON prompt.id = slate.prompt_id WHERE {' AND '.join(clauses) or '1'}"
-        values = list(given.values())
-        candidates: dict[str, list[Candidate]] = defaultdict(list)
-        inside = f"SELECT candidate.* FROM candidate WHERE slate_id IN (SELECT slate.id {source})"
-        for row in self.rows(f"{inside} ORDER BY slate_id, position", values):
-            c = Candidate(row["text"], row["policy"], bool(row["finished"]), row["clip"])
-            candidates[row["slate_id"]].append(c)
-        rows = self.rows(f"SELECT prompt.*, slate.*, slate.id AS slate_id {source} ORDER BY seq", values)
-        return [_slate(row, tuple(candidates[row["slate_id"]])) for row in rows]
-
-    def slate(self, slate_id: str) -> Slate | None:
-        """The slate of this id, if there is one."""
-        return next(iter(self.slates(id=slate_id)), None)
-
-    # Segments: what clips show
-
-    def add_segments(self, segments: Iterable[Segment]) -> int:
-        """Keep segments; one that is there already changes nothing. Returns how many were new."""
-        with self.writing():
-            return sum(map(self._add_segment, segments))
-
-    def _add_segment(self, s: Segment) -> int:
-        row = [s.id, s.environment, s.seed, s.start, to_bytes(s.actions), to_bytes(s.steps), s.gold, int(s.ended)]
-        sql = "INSERT OR IGNORE INTO segment VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-        return self.db.execute(sql, [*row, time.time()]).rowcount
-
-    def segments(self, ids: Iterable[str]) -> dict[str, Segment]:
-        """Those of the named segments that are there, by id."""
-        sql = "SELECT * FROM segment WHERE id IN (SELECT value FROM json_each(?))"
-        rows = self.rows(sql, [json.dumps(list(ids))])
-        return {row["id"]: _segment(row) for row in rows}
 
     # Annotators and labels
 
@@ -351,94 +221,9 @@ class Store(ProjectDatabase):
             self._add_lease(old.slate_id, annotator, old.order, time.time() + seconds, first[0]["turn"])
             return True
 
-    # Judges' calls, and what runs report
-
-    def judge_calls(self, annotator: str) -> dict[str, JudgeCall]:
-        """All recorded calls of a judge, by key."""
-        columns = "key, annotator, slate_id, reply, outcome, prompt_tokens, reply_tokens, seconds"
-        rows = self.rows(f"SELECT {columns} FROM judge_call WHERE annotator = ?", [annotator])
-        return {row["key"]: JudgeCall(**row) for row in rows}
-
-    def add_judge_call(self, call: JudgeCall) -> None:
-        """Record a call; a failed one of the same key is replaced by its retry."""
-        with self.writing():
-            made = [call.key, call.annotator, call.slate_id, call.reply, call.outcome]
-            cost = [call.prompt_tokens, call.reply_tokens, call.seconds, time.time()]
-            sql = "INSERT OR REPLACE INTO judge_call VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-            self.db.execute(sql, [*made, *cost])
-
-    def add_event(self, event: RunEvent) -> None:
-        """Append what a run reports."""
-        with self.writing():
-            values = [event.run, event.iteration, event.kind, json.dumps(event.data), time.time()]
-            self.db.execute(
-                "INSERT INTO run_event (run, iteration, kind, data, created) VALUES (?, ?, ?, ?, ?)", values
-            )
-
-    def events(self, run: str | None = None, kind: str | None = None, after: int = 0) -> list[RunEvent]:
-        """Events with seq > `after`, oldest first."""
-        rows = self.rows(
-            "SELECT * FROM run_event WHERE seq > ? AND (? IS NULL OR run = ?) AND (? IS NULL OR kind = ?) ORDER BY seq",
-            [after, run, run, kind, kind],
-        )
-        return [RunEvent(**{**row, "data": json.loads(row["data"])}) for row in rows]
-
-    def add_fit(self, run: str, iteration: int, client_keys: Iterable[str]) -> None:
-        """Record which labels a reward-model fit was given."""
-        with self.writing():
-            rows = [[run, iteration, key] for key in client_keys]
-            self.db.conn.executemany("INSERT OR IGNORE INTO fit_label VALUES (?, ?, ?)", rows)
-
-    def fit_labels(self, run: str, iteration: int) -> list[str]:
-        """The client_keys of the labels that a fit was given."""
-        rows = self.rows("SELECT client_key FROM fit_label WHERE run = ? AND iteration = ?", [run, iteration])
-        return [row["client_key"] for row in rows]
-
-    # What the live page and the report ask
-
-    def runs(self) -> list[str]:
-        """Names of all runs, the one that reported last first."""
-        return [row["run"] for row in self.rows("SELECT run FROM run_event GROUP BY run ORDER BY max(seq) DESC")]
-
-    def human_labels(self, run: str) -> list[HumanLabel]:
-        """Standing labels of people, oldest first, each with the fit of `run` that it entered first."""
-        rows = self.rows(
-            "SELECT slate_id, annotator, outcome, split, slate.run = ? AS ours, first_fit FROM standing "
-            "JOIN annotator ON annotator.id = standing.annotator AND kind = 'human' "
-            "JOIN slate ON slate.id = slate_id JOIN prompt ON prompt.id = prompt_id "
-            "LEFT JOIN (SELECT client_key, min(iteration) AS first_fit FROM fit_label WHERE run = ? "
-            "           GROUP BY client_key) USING (client_key) ORDER BY standing.seq",
-            [run, run],
-        )
-        return [HumanLabel(**{**row, "ours": bool(row["ours"])}) for row in rows]
-
-    def label_marks(self) -> tuple[int, int]:
-        """Two counters that move when a label is added or a fit is recorded: cheap to ask, to see what is new."""
-        row = self.rows(
-            "SELECT coalesce((SELECT max(seq) FROM label), 0) AS labels, "
-            "coalesce((SELECT max(rowid) FROM fit_label), 0) AS fits"
-        )[0]
-        return row["labels"], row["fits"]
-
 
 def _json(values: Sequence[int] | None) -> str | None:
     return None if values is None else json.dumps(values)
-
-
-def _prompt(row: Mapping[str, Any]) -> Prompt:
-    messages = tuple(Message(role, content) for role, content in json.loads(row["messages"]))
-    return Prompt(messages, row["split"], row["category"])
-
-
-def _slate(row: Mapping[str, Any], candidates: tuple[Candidate, ...]) -> Slate:
-    predicted = tuple(json.loads(row["predicted"]))
-    lineage = Lineage(row["run"], row["iteration"], row["selector"], row["propensity"], row["reward_model"], predicted)
-    return Slate(_prompt(row), candidates, lineage)
-
-
-def _segment(row: Mapping[str, Any]) -> Segment:
-    actions, steps = from_bytes(row["actions"]), from_bytes(row["steps"])
-    return Segment(row["environment"], row["seed"], row["start"], actions, steps, row["gold"], bool(row["ended"]))
 
 
 def _label(row: Mapping[str, Any]) -> Label:
