@@ -1,4 +1,4 @@
-"""The composition root and the `prefloop` command: serve · judge · loop · import · export · report · demo.
+"""The composition root and the `prefloop` command: serve · judge · loop · recipes · import · export · report · demo.
 
 Each command wires packages together and holds no logic of its own. Heavy libraries load only in the command
 that uses them, so that `prefloop --help` is instant.
@@ -82,6 +82,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("file", type=Path)
     sub.add_argument("--what", choices=("prompts", "labels", "pairs"), default="pairs")
     sub.add_argument("--split", choices=("train", "heldout"), help="only this split")
+    sub = add("recipes", recipes, "list the recipes: ways to update the policy, with stages, papers and defaults")
+    sub.add_argument("name", nargs="?", help="print this one whole")
     sub = add("report", report, "write a run as one self-contained HTML file")
     sub.add_argument("file", type=Path)
     sub.add_argument("--run", help="the run's name (default: the newest)")
@@ -138,6 +140,13 @@ def report(options: argparse.Namespace) -> None:
     from labeling.store import Store
 
     print(f"wrote {write_report(Store(options.project), options.run, options.file)}")
+
+
+def recipes(options: argparse.Namespace) -> None:
+    """List the recipes, or print one with every constant."""
+    from rlhf.recipe_table import print_recipe, print_recipes
+
+    print_recipe(options.name) if options.name else print_recipes()
 
 
 def judge(options: argparse.Namespace) -> None:

@@ -104,7 +104,7 @@ def _run(
     from rlhf.online_loop import Surroundings, run_loop
 
     def beside(name: str) -> str:
-        return str(path.parent / name) if name.endswith(".toml") else name
+        return str(path.parent / name) if name.endswith((".toml", ".jsonl")) else name
 
     judges = [
         load_judge(shipped("judges", beside(name)), DATA / "rubrics", pictures(store.segments))
@@ -150,13 +150,18 @@ def _language_model(
     """What learns, how to make it, and its gold scores: those of a rubric."""
     from judges.rubric import load_rubric, score
     from rlhf.language_subject import make_language_subject
+    from rlhf.pretraining_texts import read_texts
 
-    rubric = load_rubric(beside(config.evaluation.gold), DATA / "rubrics")
+    def by_rubric(name: str) -> GoldFn:
+        rubric = load_rubric(beside(name), DATA / "rubrics")
+        return lambda pairs: [score(rubric, prompt, candidate) for prompt, candidate in pairs]
 
-    def gold(pairs: Sequence[tuple[Prompt, Candidate]]) -> list[float | None]:
-        return [score(rubric, prompt, candidate) for prompt, candidate in pairs]
-
-    return config.model.name, lambda: make_language_subject(config, store.prompts(), gold), gold
+    gold = by_rubric(config.evaluation.gold)
+    rule = by_rubric(config.reward.rule) if config.reward.rule is not None else None
+    wanted = config.make_recipe().pretraining is not None
+    name = config.pretraining_texts
+    texts = read_texts(shipped("texts", beside(name), ".jsonl")) if wanted else ()
+    return config.model.name, lambda: make_language_subject(config, store.prompts(), gold, rule, texts), gold
 
 
 def _agent(config: ControlConfig, store: Store) -> tuple[str, Callable[[], Subject], GoldFn]:

@@ -9,30 +9,39 @@ from typing import Any
 import torch
 
 from labeling.records import LabeledSlate, Prompt, Slate, UserError
+from rlhf.answers import Answers, take
+from rlhf.auxiliary import Likelihood, text_likelihood
 from rlhf.backbones import Backbone, load_backbone
 from rlhf.checkpoints import restore, trained_state
 from rlhf.logprobs import check_layout
 from rlhf.loop_steps import (
-    Answers,
     answer,
     candidate_groups,
     check_prompts,
+    distinct_n,
     draw_prompts,
     evaluate,
     make_slates,
     reward_scores,
-    take,
 )
 from rlhf.online_loop import GoldFn, Improved, Progress, Report
+from rlhf.optimiser_step import Learner, Setting, make_learner
 from rlhf.packing import Group
 from rlhf.policy import Policy, make_policy
-from rlhf.policy_update import Learner, make_learner, update
-from rlhf.random_streams import torch_stream
+from rlhf.policy_samples import draw, tempered_likelihood
+from rlhf.policy_update import update
+from rlhf.pretraining_texts import Text, text_groups
+from rlhf.random_streams import python_stream, torch_stream
+from rlhf.recipes import Recipe
 from rlhf.reward_head import States, fit_head
 from rlhf.reward_model import ScoreModel, make_critic, make_reward_model, normalise
 from rlhf.reward_training import Accuracy, Fit, encode_slate, fit, measure
-from rlhf.rollout import assemble
+from rlhf.rewards import Scorer
+from rlhf.rollout import Rollout, assemble
 from rlhf.run_config import RunConfig
+from rlhf.scoring import model_scorer, rule_scorer
+from rlhf.shaping import RunningUnit, adapt_temperature
+from rlhf.targets import empty_figures
 
 REFERENCE_PROMPTS = 8  # the answers of the untouched policy to these set the reward model's zero and unit
 
@@ -41,6 +50,7 @@ REFERENCE_PROMPTS = 8  # the answers of the untouched policy to these set the re
 class LanguageSubject:
     """What a run of a language model has learned, and the answers of the iteration under way.
 
+    scorer: where rewards come from. temperature: what the next samples are drawn at. pretraining: texts as tokens.
     learner: None until the first fit, because the critic starts from the reward model. references: responses of the
     untouched policy that define the reward model's zero and unit. states: frozen hidden states of labelled slates, kept
     to save time and not in checkpoints. learned, asked, held: answers to learn from (the first of those to ask about),
@@ -53,6 +63,9 @@ class LanguageSubject:
     heldout: tuple[Prompt, ...]
     policy: Policy
     reward_model: ScoreModel
+    scorer: Scorer
+    temperature: float
+    pretraining: tuple[Group, ...] = ()
     learner: Learner | None = None
     references: list[Group] = field(default_factory=list)
     states: States = field(default_factory=dict)
@@ -76,7 +89,8 @@ class LanguageSubject:
         with report("sample", f"{len(train) + len(apart)} prompts, {each} responses each") as progress:
             stream = torch_stream(config.seed, iteration, "sample")
             prompts = [*train, *apart]
-            both = answer(self.policy, prompts, each, config, f"policy-{iteration - 1}", stream, progress)
+            version = f"policy-{iteration - 1}"
+            both = answer(self.policy, prompts, each, config, version, stream, progress, self.temperature)
         # Never a held-out prompt, however few train prompts there are.
         self.learned = take(both, 0, min(learn, len(train)))
         self.asked, self.held = take(both, 0, len(train)), take(both, len(train), len(both.prompts))
@@ -124,19 +138,80 @@ class LanguageSubject:
 
     def improve(self, iteration: int, report: Report) -> Improved:
         """Update the policy by the recipe on the sampled answers."""
-        config, answers = self.config, self.learned
+        config, answers, budget = self.config, self.learned, self.config.token_budget
         assert answers is not None
-        recipe, budget, temperature = config.make_recipe(), config.token_budget, config.sampling.temperature
+        recipe, setting = config.make_recipe(), Setting(self.temperature, budget)
         with report("update", recipe.name) as progress:
             learner = self._learner()
-            scores = reward_scores(self.reward_model, self.backbone, answers, budget)
-            ids, sampled = answers.prompt_ids, answers.sampled
-            rollout = assemble(self.policy, learner.critic, ids, sampled, scores, temperature, budget)
-            stream = torch_stream(config.seed, iteration, "update")
-            figures = update(learner, rollout, recipe, temperature, budget, stream, progress)
+            drawn = draw(
+                recipe,
+                self.scorer,
+                answers,
+                lambda attempt: self._more(iteration, attempt),
+                lambda found: self._again(iteration, found, "greedy", 1, 0.0),
+                torch_stream(config.seed, iteration, "filter"),
+            )
+            if drawn.groups:
+                longest, recompute = config.sampling.max_new_tokens, config.sampling.old_logp == "recomputed"
+                rollout = assemble(
+                    self.policy,
+                    learner.critic,
+                    drawn.groups,
+                    longest,
+                    self.temperature,
+                    budget,
+                    drawn.missing,
+                    drawn.unused,
+                    recompute,
+                )
+                terms = self._likelihoods(iteration, recipe, rollout, answers)
+                stream = torch_stream(config.seed, iteration, "update")
+                figures = update(learner, rollout, recipe, setting, stream, terms, progress)
+            else:
+                figures = empty_figures(drawn.missing, drawn.unused)
+        texts = [text for row in answers.texts for text in row]
+        figures = figures | drawn.figures | {"distinct_2": distinct_n(texts, 2), "temperature": self.temperature}
+        self._adapt_temperature(figures)
         pairs = [(p, c) for p, cs in zip(answers.prompts, answers.candidates, strict=True) for c in cs]
         golds = [g for g in self.gold(pairs) if g is not None]
         return Improved(figures, figures["reward_mean"], sum(golds) / len(golds) if golds else None)
+
+    def _more(self, iteration: int, attempt: int) -> Answers:
+        """Answers to as many other train prompts, for filters that left too few."""
+        config, count = self.config, self.config.sampling.prompts
+        prompts = draw_prompts(self.train, (iteration - 1 + attempt - 1) * count, count, config.seed)
+        stream = torch_stream(config.seed, iteration, "sample again", attempt)
+        version, each = f"policy-{iteration - 1}", config.sampling.responses
+        return answer(self.policy, prompts, each, config, version, stream, temperature=self.temperature)
+
+    def _again(self, iteration: int, answers: Answers, purpose: str, each: int, temperature: float) -> Answers:
+        """Other responses to the same prompts."""
+        stream = torch_stream(self.config.seed, iteration, purpose)
+        version = f"policy-{iteration - 1}"
+        return answer(self.policy, answers.prompts, each, self.config, version, stream, temperature=temperature)
+
+    def _likelihoods(self, iteration: int, recipe: Recipe, rollout: Rollout, answers: Answers) -> list[Likelihood]:
+        """The recipe's terms on responses outside the rollout."""
+        terms: list[Likelihood] = []
+        if recipe.pretraining is not None:
+            count = min(len(self.pretraining), recipe.pretraining.texts * recipe.minibatches)
+            texts = python_stream(self.config.seed, iteration, "pretraining").sample(self.pretraining, count)
+            terms.append(text_likelihood("pretraining", texts, recipe.pretraining.ptx))
+        if recipe.tempered is not None:
+            # The surprise of the sampled tokens is an unbiased estimate of the entropy, at no cost.
+            entropy = -(rollout.old_logp[rollout.mask]).mean().item()
+            temperature = recipe.tempered.temperature(entropy)
+            found = self._again(iteration, answers, "tempered", self.config.sampling.responses, temperature)
+            term = tempered_likelihood(recipe, self.scorer, found, rollout.longest)
+            terms += [term] if term else []
+        return terms
+
+    def _adapt_temperature(self, figures: Mapping[str, float]) -> None:
+        sampling = self.config.sampling
+        low, high = sampling.temperature_range
+        for key, target in (("sampling_entropy", sampling.entropy_target), ("distinct_2", sampling.distinct_target)):
+            if target is not None and key in figures:
+                self.temperature = adapt_temperature(self.temperature, figures[key], target, low, high)
 
     def _learner(self) -> Learner:
         """Made on first use: a critic, if the recipe has one, begins as the reward model of that moment."""
@@ -148,7 +223,7 @@ class LanguageSubject:
 
     def evaluate(self, iteration: int, figures: Mapping[str, float], report: Report) -> dict[str, Any]:
         """One response to each evaluation prompt; before the first update, of the untouched model."""
-        config, model = self.config, self.reward_model if iteration else None
+        config, model = self.config, self.reward_model if self.references else None
         prompts = draw_prompts(self.heldout, 0, min(config.evaluation.prompts, len(self.heldout)), config.seed)
         with report("evaluate", f"{len(prompts)} held-out prompts" if iteration else "the untouched model") as progress:
             found = evaluate(self.policy, model, prompts, self.gold, config, f"policy-{iteration}", progress)
@@ -164,6 +239,10 @@ class LanguageSubject:
             "policy_optimizer": learner.policy_optimizer.state_dict(),
             "critic_optimizer": learner.critic_optimizer.state_dict() if learner.critic_optimizer else None,
             "beta": learner.beta,
+            "loss_beta": learner.loss_beta,
+            "score_unit": [learner.unit.count, learner.unit.mean, learner.unit.squares],
+            "updates": learner.updates,
+            "temperature": self.temperature,
             "references": [[list(g.prompt), [list(c) for c in g.candidates]] for g in self.references],
         }
 
@@ -176,15 +255,25 @@ class LanguageSubject:
         if learner.critic is not None and learner.critic_optimizer is not None:
             restore(learner.critic, state["critic"])
             learner.critic_optimizer.load_state_dict(state["critic_optimizer"])
-        learner.beta = state["beta"]
+        learner.beta, learner.loss_beta = state["beta"], state["loss_beta"]
+        learner.unit, learner.updates = RunningUnit(*state["score_unit"]), state["updates"]
+        self.temperature = state["temperature"]
         self.references = [Group(tuple(p), tuple(tuple(c) for c in cs)) for p, cs in state["references"]]
 
     def close(self) -> None:
         """Nothing is held."""
 
 
-def make_language_subject(config: RunConfig, prompts: Sequence[Prompt], gold: GoldFn) -> LanguageSubject:
+def make_language_subject(
+    config: RunConfig,
+    prompts: Sequence[Prompt],
+    gold: GoldFn,
+    rule: GoldFn | None = None,
+    texts: Sequence[Text] = (),
+) -> LanguageSubject:
     """Load the model and make policy and reward model from it.
+
+    rule: what rewards the policy if `reward.source` is "rule". texts: for recipes with a pretraining term.
 
     Raises UserError before any work: a split without prompts, a model that cannot be had, a prompt that is too long.
     """
@@ -198,7 +287,17 @@ def make_language_subject(config: RunConfig, prompts: Sequence[Prompt], gold: Go
         backbone.model.to("cuda")  # type: ignore[arg-type]
     check_layout(backbone)
     check_prompts(backbone, prompts, config.sampling.max_new_tokens)
+    pretraining = tuple(text_groups(backbone, texts))
+    if config.make_recipe().pretraining is not None and not pretraining:
+        raise UserError("the recipe has a pretraining term and there are no texts for it: set pretraining_texts")
     # The reward model copies the backbone before the policy's adapters are put into it.
     reward_model = make_reward_model(backbone, config.reward_model.adaptation, config.model.lora_rank)
     policy = make_policy(backbone, config.model.adaptation, config.model.lora_rank)
-    return LanguageSubject(config, gold, splits["train"], splits["heldout"], policy, reward_model)
+    scorer = (
+        rule_scorer(rule, backbone)
+        if config.reward.source == "rule" and rule is not None
+        else model_scorer(reward_model, backbone, config.token_budget)
+    )
+    temperature = config.sampling.temperature
+    train, heldout = splits["train"], splits["heldout"]
+    return LanguageSubject(config, gold, train, heldout, policy, reward_model, scorer, temperature, pretraining)

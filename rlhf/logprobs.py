@@ -13,7 +13,9 @@ from rlhf.backbones import Backbone, decoder_of, head_of
 from rlhf.packing import Group, Packed, hidden_states, pack
 
 
-def token_logprobs(model: nn.Module, packed: Packed, temperature: float) -> tuple[Tensor, Tensor]:
+def token_logprobs(
+    model: nn.Module, packed: Packed, temperature: float, entropy_gradient: bool = False
+) -> tuple[Tensor, Tensor]:
     """Log-probability of each response token and entropy of its distribution, at the sampling temperature.
 
     `logp_t = z_t[y_t]/τ − logsumexp(z_t/τ)`, `H_t = −Σ_v π_t(v) log π_t(v)` (nats; carries no gradient).
@@ -24,7 +26,7 @@ def token_logprobs(model: nn.Module, packed: Packed, temperature: float) -> tupl
     logits = head_of(model)(picked).float() / temperature  # (n, V)
     log_z = logits.logsumexp(-1)
     logp = logits.gather(1, packed.tokens[packed.mask][:, None])[:, 0] - log_z
-    with torch.no_grad():
+    with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
         entropy = log_z - ((logits - log_z[:, None]).exp() * logits).sum(-1)
     blank = torch.zeros(packed.mask.shape, dtype=logp.dtype, device=logp.device)
     return blank.masked_scatter(packed.mask, logp), blank.masked_scatter(packed.mask, entropy)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 
 from labeling.records import Candidate, Lineage, Prompt, Slate, UserError
 from labeling.selection import choose
+from rlhf.answers import Answers
 from rlhf.backbones import Backbone, decode_response, encode_messages, encode_response
 from rlhf.divergences import k1
 from rlhf.intervals import bootstrap
@@ -17,19 +17,9 @@ from rlhf.packing import Group
 from rlhf.policy import Policy
 from rlhf.random_streams import python_stream, torch_stream
 from rlhf.reward_model import ScoreModel, score_groups
-from rlhf.rollout import assemble
+from rlhf.rollout import assemble, collect
 from rlhf.run_config import RunConfig
 from rlhf.sampling import Sampled, sample
-
-
-@dataclass(frozen=True)
-class Answers:
-    """Prompts, their token ids, and each one's responses as tokens and as candidates."""
-
-    prompts: tuple[Prompt, ...]
-    prompt_ids: tuple[tuple[int, ...], ...]
-    sampled: tuple[tuple[Sampled, ...], ...]
-    candidates: tuple[tuple[Candidate, ...], ...]
 
 
 def encode_prompt(backbone: Backbone, prompt: Prompt) -> tuple[int, ...]:
@@ -68,8 +58,12 @@ def answer(
     version: str,
     generator: torch.Generator,
     on_token: Callable[[int, int], None] = lambda done, total: None,
+    temperature: float | None = None,
 ) -> Answers:
-    """Sample responses from the policy, in batches of at most `token_budget` tokens of cache."""
+    """Sample responses from the policy, in batches of at most `token_budget` tokens of cache.
+
+    temperature: the run's own by default; 0 is greedy.
+    """
     backbone = policy.backbone
     ids = [encode_prompt(backbone, p) for p in prompts]
     row = max(map(len, ids)) + config.sampling.max_new_tokens
@@ -84,7 +78,7 @@ def answer(
             ids[b * width : (b + 1) * width],
             per_prompt,
             config.sampling.max_new_tokens,
-            config.sampling.temperature,
+            config.sampling.temperature if temperature is None else temperature,
             generator,
             lambda done, total, b=b: on_token(b * total + done, batches * total),  # type: ignore[misc]
         )
@@ -92,12 +86,6 @@ def answer(
         tuple(Candidate(decode_response(backbone, list(s.ids)), version, s.finished) for s in row) for row in sampled
     ]
     return Answers(tuple(prompts), tuple(ids), tuple(map(tuple, sampled)), tuple(candidates))
-
-
-def take(answers: Answers, start: int, end: int) -> Answers:
-    """The answers to some of the prompts."""
-    a, cut = answers, slice(start, end)
-    return Answers(a.prompts[cut], a.prompt_ids[cut], a.sampled[cut], a.candidates[cut])
 
 
 def candidate_groups(backbone: Backbone, answers: Answers) -> list[Group]:
@@ -166,8 +154,9 @@ def evaluate(
     proxies = [s[0] for s in reward_scores(model, policy.backbone, answers, config.token_budget)] if model else []
     lengths = [len(row[0].ids) for row in answers.sampled]
     unrewarded = [[0.0] for _ in texts]
-    temperature, budget = config.sampling.temperature, config.token_budget
-    rollout = assemble(policy, None, answers.prompt_ids, answers.sampled, unrewarded, temperature, budget)
+    groups, _ = collect(answers.prompt_ids, answers.sampled, unrewarded)
+    longest, temperature = config.sampling.max_new_tokens, config.sampling.temperature
+    rollout = assemble(policy, None, groups, longest, temperature, config.token_budget)
     kl = (k1(rollout.old_logp, rollout.ref_logp) * rollout.mask).sum(1).mean().item()
     return {
         "split": "heldout",

@@ -1,4 +1,7 @@
-"""Reductions over the response tokens of a (N, T) tensor; what lies outside the mask never matters."""
+"""Reductions over the response tokens of a (N, T) tensor; what lies outside the mask never matters.
+
+A mask is bool, or says how often each token counts.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,8 @@ def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
 
 def masked_whiten(x: Tensor, mask: Tensor, eps: float = 1e-8) -> Tensor:
     """`(x − mean) / (std + eps)` over the masked entries of the whole batch (unbiased std), 0 elsewhere."""
-    centred = (x - masked_mean(x, mask)) * mask
-    variance = (centred**2).sum() / (mask.sum() - 1).clamp(min=1)
+    centred = (x - masked_mean(x, mask)) * (mask > 0)
+    variance = (centred**2 * mask).sum() / (mask.sum() - 1).clamp(min=1)
     return centred / (variance.sqrt() + eps)
 
 

@@ -86,6 +86,10 @@ class LoopConfig(Protocol):
     def reward_model(self) -> Refits:
         """How often the reward model is fitted, and on what."""
 
+    @property
+    def needs_labels(self) -> bool:
+        """Whether what learns is rewarded by what labels say."""
+
 
 @dataclass(frozen=True)
 class Improved:
@@ -281,7 +285,7 @@ def _begin_fit(
     train = [s for s in labeled if s.slate.prompt.split == "train" and s.preferences]
     held = [s for s in labeled if s.slate.prompt.split == "heldout"]
     fresh = [s for s in train if any(label.client_key not in state.fitted for label in _used([s]))]
-    if not state.fits and not fresh:
+    if not state.fits and not fresh and config.needs_labels:
         raise UserError(
             "no label to fit the reward model on: label some slates in the browser and go on with --resume, set "
             "labels.wait_for_humans, or name a judge in labels.judges"

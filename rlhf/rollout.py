@@ -1,26 +1,53 @@
-"""A rollout: sampled responses with everything the update needs to know about them, in (N, T) tensors."""
+"""A rollout: sampled responses with everything the update needs to know about them, in (N, T) tensors.
+
+Three steps lead to it: `collect` puts samples and rewards together, `choose` applies the recipe's filter prompt by
+prompt, `assemble` adds what the reference and the critic say.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from rlhf.filters import FilterFn
 from rlhf.logprobs import token_logprobs
 from rlhf.packing import Group, micro_batches, pack
 from rlhf.policy import Policy
 from rlhf.reward_model import ScoreModel
+from rlhf.rewards import Scores, Steps
 from rlhf.sampling import Sampled
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One response with its reward. steps: step rewards, if there are any. count: how often it enters the update."""
+
+    sampled: Sampled
+    score: float
+    steps: Steps = ()
+    count: float = 1.0
+
+
+@dataclass(frozen=True)
+class ScoredGroup:
+    """The scored responses to one prompt. baseline: the score of the greedy response, if the recipe asks for it."""
+
+    prompt: tuple[int, ...]
+    responses: tuple[Scored, ...]
+    baseline: float | None = None
 
 
 @dataclass(frozen=True)
 class Rollout:
     """N responses to the prompts of `groups`, numbered through the groups in order.
 
-    group: (N,) which prompt. mask, old_logp, ref_logp: (N, T). scores: (N,) outcome rewards.
-    values: (N, T) the critic's values at sampling time, or None. missing: responses left out for want of a reward.
+    group: (N,) which prompt. mask, old_logp, ref_logp: (N, T). scores: (N,) outcome rewards. count: (N,) how often each
+    enters. values: (N, T) the critic's values at sampling time, or None. baseline: (N,) greedy scores, or None.
+    step_scores: (N, T) step rewards at the ends of steps, NaN elsewhere, or None. longest: the most tokens allowed.
+    missing: responses left out for want of a reward. unused: responses that the filter left out.
     """
 
     groups: tuple[Group, ...]
@@ -29,44 +56,85 @@ class Rollout:
     old_logp: Tensor
     ref_logp: Tensor
     scores: Tensor
+    count: Tensor
     values: Tensor | None
-    missing: int
+    baseline: Tensor | None
+    step_scores: Tensor | None
+    longest: int
+    missing: int = 0
+    unused: int = 0
+
+
+def collect(
+    prompts: Sequence[Sequence[int]],
+    responses: Sequence[Sequence[Sampled]],
+    scores: Scores,
+    steps: Sequence[Sequence[Steps]] | None = None,
+    baselines: Sequence[float | None] | None = None,
+) -> tuple[list[ScoredGroup], int]:
+    """Put samples and rewards together. Returns the groups, and how many responses have no reward.
+
+    A response whose reward is missing (None or NaN) is left out and counted; it never becomes a 0. So are all responses
+    to a prompt whose baseline is missing. Prompts that keep no response are dropped.
+    """
+    groups: list[ScoredGroup] = []
+    missing = 0
+    for n, (prompt, sampled, given) in enumerate(zip(prompts, responses, scores, strict=True)):
+        baseline = baselines[n] if baselines is not None else None
+        lost = baselines is not None and not known(baseline)
+        kept = tuple(
+            Scored(s, float(r), steps[n][k] if steps is not None else ())
+            for k, (s, r) in enumerate(zip(sampled, given, strict=True))
+            if r is not None and known(r) and not lost
+        )
+        missing += len(sampled) - len(kept)
+        if kept:
+            groups.append(ScoredGroup(tuple(prompt), kept, baseline))
+    return groups, missing
+
+
+def choose(groups: Sequence[ScoredGroup], samples: FilterFn, chance: torch.Generator) -> tuple[list[ScoredGroup], int]:
+    """Apply a filter to each group. Returns the groups that keep something, and how many responses are left out."""
+    chosen: list[ScoredGroup] = []
+    unused = 0
+    for group in groups:
+        counts = samples(torch.tensor([r.score for r in group.responses]), chance).tolist()
+        kept = tuple(replace(r, count=c) for r, c in zip(group.responses, counts, strict=True) if c > 0)
+        unused += len(group.responses) - len(kept)
+        if kept:
+            chosen.append(replace(group, responses=kept))
+    return chosen, unused
 
 
 def assemble(
     policy: Policy,
     critic: ScoreModel | None,
-    prompts: Sequence[Sequence[int]],
-    responses: Sequence[Sequence[Sampled]],
-    rewards: Sequence[Sequence[float | None]],
+    scored: Sequence[ScoredGroup],
+    longest: int,
     temperature: float,
     token_budget: int,
+    missing: int = 0,
+    unused: int = 0,
+    recompute: bool = False,
 ) -> Rollout:
-    """Put samples and their rewards together, with reference log-probabilities and values.
+    """Add reference log-probabilities and the critic's values, one packed forward each.
 
-    A response whose reward is missing (None or NaN) is left out and counted; it never becomes a 0. Prompts that
-    keep no response are dropped. Raises ValueError when nothing is left.
+    recompute: take the sampling policy's log-probabilities from a forward too, instead of those noted while sampling.
+    Raises ValueError when there is no response.
     """
-    groups: list[Group] = []
-    group: list[int] = []
-    old: list[tuple[float, ...]] = []
-    scores: list[float] = []
-    missing = 0
-    for prompt, sampled, given in zip(prompts, responses, rewards, strict=True):
-        kept = [(s, r) for s, r in zip(sampled, given, strict=True) if r is not None and r == r]
-        missing += len(sampled) - len(kept)
-        if kept:
-            group += [len(groups)] * len(kept)
-            groups.append(Group(tuple(prompt), tuple(s.ids for s, _ in kept)))
-            old += [s.logp for s, _ in kept]
-            scores += [r for _, r in kept]
-    if not groups:
-        raise ValueError(f"all {missing} rewards are missing")
-    shape = (len(old), max(map(len, old)))
+    if not scored:
+        raise ValueError(f"no response to learn from: {missing} rewards are missing, the filter left {unused} out")
+    flat = [r for g in scored for r in g.responses]
+    groups = tuple(Group(g.prompt, tuple(r.sampled.ids for r in g.responses)) for g in scored)
+    shape = (len(flat), max(len(r.sampled.ids) for r in flat))
     old_logp, mask = torch.zeros(shape), torch.zeros(shape, dtype=torch.bool)
-    for n, logp in enumerate(old):
-        old_logp[n, : len(logp)] = torch.tensor(logp)
-        mask[n, : len(logp)] = True
+    step_scores = torch.full(shape, torch.nan) if any(r.steps for r in flat) else None
+    for n, r in enumerate(flat):
+        old_logp[n, : len(r.sampled.ids)] = torch.tensor(r.sampled.logp)
+        mask[n, : len(r.sampled.ids)] = True
+        if step_scores is not None:
+            for end, value in r.steps or ((len(r.sampled.ids) - 1, r.score),):
+                step_scores[n, end] = r.score if value is None else value
     ref_logp = torch.zeros(shape)
     values = None if critic is None else torch.zeros(shape)
     device = next(policy.model.parameters()).device
@@ -77,10 +145,32 @@ def assemble(
         width = packed.mask.shape[1]
         with policy.reference() as reference:
             ref_logp[rows, :width] = token_logprobs(reference, packed, temperature)[0].cpu()
-        if critic is not None and values is not None:
-            with torch.no_grad():
+        with torch.no_grad():
+            if recompute:
+                old_logp[rows, :width] = token_logprobs(policy.model, packed, temperature)[0].cpu()
+            if critic is not None and values is not None:
                 values[rows, :width] = critic.values(packed).cpu()
-    return Rollout(tuple(groups), torch.tensor(group), mask, old_logp, ref_logp, torch.tensor(scores), values, missing)
+    baselines = [g.baseline for g in scored for _ in g.responses]
+    return Rollout(
+        groups,
+        torch.tensor([n for n, g in enumerate(scored) for _ in g.responses]),
+        mask,
+        old_logp,
+        ref_logp,
+        torch.tensor([r.score for r in flat]),
+        torch.tensor([r.count for r in flat]),
+        values,
+        torch.tensor([float(b or 0.0) for b in baselines]) if None not in baselines else None,
+        step_scores,
+        longest,
+        missing,
+        unused,
+    )
+
+
+def known(score: float | None) -> bool:
+    """Whether a score is there: neither None nor NaN."""
+    return score is not None and score == score
 
 
 def first_candidates(groups: Sequence[Group]) -> list[int]:

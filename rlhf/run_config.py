@@ -11,7 +11,9 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from labeling.records import MAX_CANDIDATES, UserError
-from rlhf.recipes import Recipe, make_recipe
+from rlhf.recipe_options import make_recipe
+from rlhf.recipes import Recipe, stage_function
+from rlhf.rewards import majority_vote
 
 STRICT = ConfigDict(extra="forbid", strict=False)
 Positive = Annotated[int, Field(ge=1)]
@@ -39,12 +41,21 @@ class ModelConfig:
 
 @dataclass(frozen=True, config=STRICT)
 class SamplingConfig:
-    """Each iteration's samples: prompts × responses, at most max_new_tokens tokens each."""
+    """Each iteration's samples: prompts × responses, at most max_new_tokens tokens each.
+
+    temperature: of the first iteration, and of every evaluation. With `entropy_target` (nats per token) or
+    `distinct_target` (share of different bigrams) it follows what is measured, within `temperature_range`.
+    old_logp: log-probabilities of the sampling policy are those noted while sampling, or "recomputed" by a forward.
+    """
 
     prompts: Positive = 12
     responses: Annotated[int, Field(ge=2)] = 4
     max_new_tokens: Positive = 48
     temperature: Rate = 1.0
+    entropy_target: Rate | None = None
+    distinct_target: Annotated[float, Field(gt=0, le=1)] | None = None
+    temperature_range: tuple[Rate, Rate] = (0.7, 1.3)
+    old_logp: Literal["sampled", "recomputed"] = "sampled"
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -129,8 +140,19 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True, config=STRICT)
+class RewardConfig:
+    """What the policy is rewarded by. source: the reward "model" that is fitted to labels, or the rubric `rule`."""
+
+    source: Literal["model", "rule"] = "model"
+    rule: str | None = None
+
+
+@dataclass(frozen=True, config=STRICT)
 class RunConfig:
-    """One online loop. recipe: `name` and any of its constants. token_budget: padded tokens in one forward."""
+    """One online loop. recipe: `name` and what it changes. token_budget: padded tokens in one forward.
+
+    pretraining_texts: a file of texts for recipes that have a pretraining term, or the name of a shipped one.
+    """
 
     name: RunName = "run"
     seed: Seed = 0
@@ -141,13 +163,20 @@ class RunConfig:
     sampling: SamplingConfig = SamplingConfig()
     labels: LabelConfig = LabelConfig()
     reward_model: RewardModelConfig = RewardModelConfig()
-    recipe: dict[str, Any] = Field(default_factory=lambda: {"name": "grpo"})
+    reward: RewardConfig = RewardConfig()
+    recipe: dict[str, Any] | str = Field(default_factory=lambda: {"name": "grpo"})
+    pretraining_texts: str = "plain"
     evaluation: EvaluationConfig = EvaluationConfig()
 
     def make_recipe(self) -> Recipe:
-        """The recipe with the run's constants."""
-        constants = dict(self.recipe)
-        return make_recipe(str(constants.pop("name", "grpo")), constants)
+        """The recipe with what the run changes in it."""
+        options = {"name": self.recipe} if isinstance(self.recipe, str) else dict(self.recipe)
+        return make_recipe(str(options.pop("name", "grpo")), options)
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether the policy is rewarded by what labels say."""
+        return self.reward.source == "model" and stage_function(self.make_recipe().reward) is not majority_vote
 
     def to_dict(self) -> dict[str, Any]:
         """The resolved configuration as plain data."""
@@ -190,7 +219,21 @@ def parse_run(data: dict[str, Any], source: str = "the run") -> RunConfig:
             f"{source}: labels.candidates = {list(config.labels.candidates)} asks for more than sampling.responses = "
             f"{config.sampling.responses}: lower the first or raise the second"
         )
-    check_labels(config.labels, source)
+    check_labels(config.labels, source, config.needs_labels)
+    if (config.reward.source == "rule") != (config.reward.rule is not None):
+        raise UserError(f'{source}: reward.source = "rule" and reward.rule go together: name a rubric such as "brief"')
+    low, high = config.sampling.temperature_range
+    if not low <= config.sampling.temperature <= high and (
+        config.sampling.entropy_target or config.sampling.distinct_target
+    ):
+        raise UserError(
+            f"{source}: sampling.temperature = {config.sampling.temperature} is outside sampling.temperature_range = "
+            f"[{low}, {high}]"
+        )
+    if config.sampling.entropy_target and config.sampling.distinct_target:
+        raise UserError(
+            f"{source}: sampling.entropy_target and sampling.distinct_target pull at one temperature: drop one"
+        )
     return config
 
 
@@ -202,9 +245,9 @@ def validate(config: type[Config], data: dict[str, Any], source: str) -> Config:
         raise UserError(f"{source}: {explain(error, config)}") from error
 
 
-def check_labels(labels: LabelConfig, source: str) -> None:
-    """What no single key of [labels] shows. Raises UserError."""
-    if not (labels.humans or labels.judges or labels.oracle):
+def check_labels(labels: LabelConfig, source: str, needed: bool = True) -> None:
+    """What no single key of [labels] shows. needed: whether the run learns from labels. Raises UserError."""
+    if needed and not (labels.humans or labels.judges or labels.oracle):
         raise UserError(f"{source}: nobody labels: set labels.humans, labels.judges or [labels.oracle]")
     first = labels.first_slates or labels.slates
     for key, wait, slates in (

@@ -120,6 +120,7 @@ class ControlConfig:
     reward_model: SegmentRewardConfig = SegmentRewardConfig()
     agent: AgentConfig = AgentConfig()
     evaluation: AgentEvaluationConfig = AgentEvaluationConfig()
+    needs_labels = True  # no field: an agent sees no other reward
 
     def to_dict(self) -> dict[str, Any]:
         """The resolved configuration as plain data."""

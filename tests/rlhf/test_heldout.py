@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from loop_world import World, run_tiny, tiny_config
 
-from rlhf import language_subject
-from rlhf.loop_steps import Answers
+from rlhf import scoring
+from rlhf.answers import Answers
 
 
 @pytest.mark.parametrize("prompts", [4, 200])
@@ -16,13 +16,13 @@ def test_the_policy_learns_from_train_prompts_alone(
     prompts: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rewarded: list[Answers] = []
-    scores = language_subject.reward_scores
+    scores = scoring.reward_scores
 
     def watched(model: object, backbone: object, answers: Answers, budget: int) -> object:
         rewarded.append(answers)
         return scores(model, backbone, answers, budget)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(language_subject, "reward_scores", watched)
+    monkeypatch.setattr(scoring, "reward_scores", watched)
     sampling = {"prompts": prompts, "responses": 2, "max_new_tokens": 4}
     config = tiny_config(
         "grpo", iterations=1, sampling=sampling, labels={"slates": 8, "candidates": [2], "heldout_share": 0.5}

@@ -7,9 +7,9 @@ import pytest
 from loop_world import PROMPTS, tiny_config
 
 from labeling.records import Candidate, Message, Prompt, UserError
+from rlhf.answers import Answers
 from rlhf.backbones import Backbone, load_backbone
 from rlhf.loop_steps import (
-    Answers,
     candidate_groups,
     check_prompts,
     distinct_n,

@@ -10,13 +10,15 @@ from torch import Tensor, nn
 from rlhf.backbones import load_backbone
 from rlhf.divergences import k1
 from rlhf.logprobs import token_logprobs
+from rlhf.optimiser_step import Learner, Setting, make_learner
 from rlhf.packing import Group, pack
 from rlhf.policy import Policy, make_policy
-from rlhf.policy_update import Learner, explained_variance, make_learner, make_targets, update
+from rlhf.policy_update import update
 from rlhf.recipes import GRPO, PPO, RECIPES, Recipe
 from rlhf.reward_model import Adaptation, ScoreModel, make_reward_model
-from rlhf.rollout import Rollout, assemble
+from rlhf.rollout import Rollout, assemble, collect
 from rlhf.sampling import Sampled
+from rlhf.targets import explained_variance, make_targets
 
 TEMPERATURE = 0.8
 CRITIC_RATE = 0.01  # the value loss is steep; larger steps diverge
@@ -30,6 +32,8 @@ RESPONSES = [
 ]
 REWARDS = [[1.0, -0.5, 0.3, 2.0], [0.7], [-1.0, 1.5]]
 COUNT = 7
+LONGEST = 6
+BASELINES = [0.0, 0.0, 0.0]  # scores of greedy responses
 recipes = pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES.keys())
 
 
@@ -74,11 +78,12 @@ def roll(learner: Learner, rewards: list = REWARDS, noise: float = 0.4) -> Rollo
             old = next(flat) + noise * torch.randn(len(ids), generator=chance)
             row.append(Sampled(ids, tuple(old.tolist()), True))
         sampled.append(row)
-    return assemble(learner.policy, learner.critic, PROMPTS, sampled, rewards, TEMPERATURE, CUT)
+    groups, missing = collect(PROMPTS, sampled, rewards, None, BASELINES)
+    return assemble(learner.policy, learner.critic, groups, LONGEST, TEMPERATURE, CUT, missing)
 
 
 def step(learner: Learner, rollout: Rollout, recipe: Recipe, budget: int = WHOLE) -> dict[str, float]:
-    return update(learner, rollout, recipe, TEMPERATURE, budget, torch.Generator().manual_seed(3))
+    return update(learner, rollout, recipe, Setting(TEMPERATURE, budget), torch.Generator().manual_seed(3))
 
 
 def once(recipe: Recipe) -> Recipe:
@@ -106,7 +111,8 @@ def test_cutting_into_micro_batches_changes_nothing(recipe: Recipe) -> None:
     assert whole["steps"] == recipe.epochs * recipe.minibatches
     assert cut == pytest.approx(whole, rel=1e-4, abs=1e-5)
     for a, b in zip([*policy, *(critic or [])], [*policy_cut, *(critic_cut or [])], strict=True):
-        torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
+        # Rounding grows with the gradient: a ratio of whole responses (rloo) makes large ones.
+        torch.testing.assert_close(a, b, atol=1e-5 * max(1.0, whole["grad_norm"]), rtol=0)
 
 
 @recipes
@@ -305,7 +311,7 @@ def test_missing_rewards_are_left_out_and_counted() -> None:
         for name in ("old_logp", "ref_logp", "mask"):
             torch.testing.assert_close(getattr(rollout, name)[mine], getattr(full, name)[his, :4])
     assert step(learner, rollout, GRPO)["missing_rewards"] == 3
-    with pytest.raises(ValueError, match="all 7 rewards are missing"):
+    with pytest.raises(ValueError, match="no response to learn from: 7 rewards are missing"):
         roll(learner, [[None] * len(row) for row in REWARDS])
 
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from labeling.records import UserError
-from rlhf.recipes import CONSTANTS, GRPO, PPO, RECIPES, make_recipe
+from rlhf.recipe_options import BOUNDS, CHOICES, PARTS, all_constants, constants, make_recipe
+from rlhf.recipes import GRPO, PPO, RECIPES, STAGES
 from rlhf.run_config import RunConfig, load_run, parse_run
 
 
@@ -30,7 +31,7 @@ def test_defaults_and_what_is_given() -> None:
     assert (recipe.name, recipe.epochs) == ("ppo", 3)
     assert recipe.reward_kl is not None
     assert (recipe.reward_kl.beta, recipe.reward_kl.target) == (0.2, 6.0)
-    assert recipe.advantage.keywords == {"gamma": 1.0, "lam": 0.9, "whiten": True}  # type: ignore[attr-defined]
+    assert constants(recipe)["lam"] == 0.9
     assert parse_run({"recipe": {}}).make_recipe() == GRPO  # a section without a name
     assert parse_run(config.to_dict()) == config
 
@@ -67,7 +68,7 @@ def test_an_unknown_key_is_named_beside_those_that_are_known_there(data: dict[st
         ({"sampling": {"responses": 1}}, "sampling.responses = 1: "),
         ({"model": {"adaptation": "half"}}, "model.adaptation = 'half': input should be 'lora' or 'full'"),
         ({"model": 3}, "model = 3: it must be a section"),
-        ({"recipe": 3}, "recipe = 3: it must be a section"),
+        ({"recipe": 3}, "it must be a section"),
         ({"labels": {"judges": "criteria"}}, "labels.judges = 'criteria': it must be a list"),
         ({"labels": {"candidates": []}}, "labels.candidates = []: "),
         ({"labels": {"candidates": [10]}}, "labels.candidates.0 = 10: input should be less than or equal to 9"),
@@ -80,10 +81,25 @@ def test_an_unknown_key_is_named_beside_those_that_are_known_there(data: dict[st
         ({"labels": {"humans": False, "wait_for_humans": 1, "oracle": {}}}, "wait_for_humans needs labels.humans"),
         ({"labels": {"wait_for_humans": 9, "slates": 8}}, "wait_for_humans = 9 is more than labels.slates = 8"),
         # Recipes.
-        ({"recipe": {"name": "pppo"}}, "there is no recipe 'pppo': choose one of ppo, grpo"),
-        ({"recipe": {"name": "grpo", "lambda": 1}}, "has no constant 'lambda': choose among epochs"),
+        ({"recipe": {"name": "pppo"}}, "there is no recipe 'pppo': choose one of ppo, ppo_ptx"),
+        (
+            {"recipe": {"name": "grpo", "lambda": 1}},
+            "has no constant 'lambda': choose among reward, score, samples, advantage",
+        ),
         ({"recipe": {"name": "grpo", "lam": 0.9}}, "recipe 'grpo' uses no 'lam': remove it"),
-        ({"recipe": {"name": "grpo", "target": 3}}, "recipe 'grpo' uses no 'target'"),
+        ({"recipe": {"name": "dapo", "target": 3}}, "recipe 'dapo' uses no 'target'"),
+        (
+            {"recipe": {"name": "grpo", "surrogate": "clip"}},
+            "there is no surrogate 'clip': choose one of clipped, dual",
+        ),
+        ({"recipe": {"name": "grpo", "surrogate": 3}}, "there is no surrogate 3"),
+        ({"recipe": {"name": "grpo", "loss_kl": 0.1}}, "loss_kl = 0.1: true gives the recipe this part"),
+        ({"recipe": {"name": "grpo", "estimator": "k4"}}, "estimator = 'k4': choose one of k1, k2, k3"),
+        ({"recipe": {"name": "ppo", "critic": False}}, "advantage = 'gae' needs a critic"),
+        ({"recipe": {"name": "grpo", "critic": True}}, "critic = true: recipe 'grpo' uses none"),
+        ({"recipe": {"name": "remax", "epochs": 2}}, "surrogate = 'reinforce' may use each sample once"),
+        ({"recipe": {"name": "ppo", "lam": 1.5}}, "lam = 1.5: it must be a number from 0 to 1"),
+        ({"recipe": {"name": "ppo", "whiten": 1}}, "whiten = 1: it must be true or false"),
         ({"recipe": {"name": "ppo", "target": 0}}, "target = 0: it must be a number > 0"),
         ({"recipe": {"name": "ppo", "epochs": 1.5}}, "epochs = 1.5: it must be a whole number >= 1"),
         ({"recipe": {"name": "ppo", "epochs": 0}}, "epochs = 0: it must be a whole number >= 1"),
@@ -97,17 +113,32 @@ def test_wrong_values(data: dict[str, Any], expected: str) -> None:
     assert expected in refusal(data)
 
 
+def other(key: str, value: Any) -> Any:
+    """Another value that the constant may have."""
+    if key in CHOICES:
+        return next(c for c in CHOICES[key] if c != value)
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return value + 1
+    return 0.37 if key not in BOUNDS or BOUNDS[key].hold(0.37) else 1.37
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_constant_lands_where_it_belongs_or_is_refused(name: str) -> None:
-    for key in CONSTANTS:
-        if name == "grpo" and key in {"target", "horizon", "value_clip", "critic_learning_rate", "gamma", "lam"}:
+    before = constants(RECIPES[name])
+    for key in all_constants() - set(STAGES) - set(PARTS):
+        if key not in before:
             with pytest.raises(UserError, match=f"uses no {key!r}"):
-                make_recipe(name, {key: 7})
-        else:
-            # 7 stands under the key's own name, wherever in the recipe that is.
-            own_name = key.removeprefix("critic_")
-            assert re.search(rf"\b{own_name}=7\b", repr(make_recipe(name, {key: 7})))
-            assert not re.search(rf"\b{own_name}=7\b", repr(RECIPES[name]))
+                make_recipe(name, {key: other(key, 1)})
+            continue
+        value = other(key, before[key])
+        if key == "epochs" and name == "remax":
+            value = 1  # it may use each sample once
+        after = constants(make_recipe(name, {key: value}))
+        assert after.pop(key) == value
+        # Nothing else has changed (NaN is not equal to itself).
+        assert repr(after) == repr({k: v for k, v in before.items() if k != key})
 
 
 def test_a_recipe_is_a_value_that_constants_do_not_change() -> None:
@@ -118,7 +149,8 @@ def test_a_recipe_is_a_value_that_constants_do_not_change() -> None:
 
 def test_the_vetted_constants() -> None:
     # arXiv 1707.06347 (clips 0.2), 2203.02155 (token KL in the reward), 1909.08593 (target 6 nats), 2402.03300 (k3).
-    assert PPO.surrogate.keywords == GRPO.surrogate.keywords == {"eps_low": 0.2, "eps_high": 0.2}  # type: ignore[attr-defined]
+    for recipe in (PPO, GRPO):
+        assert (constants(recipe)["eps_low"], constants(recipe)["eps_high"]) == (0.2, 0.2)
     assert PPO.reward_kl is not None
     assert (PPO.reward_kl.beta, PPO.reward_kl.target, PPO.loss_kl) == (0.05, 6.0, None)
     assert PPO.critic is not None

@@ -12,14 +12,15 @@ from rlhf.divergences import k1, k2, k3
 from rlhf.masked import last_token, masked_mean, masked_whiten
 from rlhf.ratios import token_ratio
 from rlhf.shaping import adapt_beta, token_rewards
-from rlhf.surrogates import clipped
+from rlhf.surrogates import Tokens, clipped
 
 RAGGED = torch.tensor([[1, 1, 1], [1, 1, 0]], dtype=torch.bool)
 
 
 def signals(values: list, rewards: list, mask: torch.Tensor = RAGGED) -> Signals:
     rows = len(values)
-    return Signals(torch.zeros(rows), torch.tensor(rewards), torch.tensor(values), torch.zeros(rows).long(), mask)
+    group, once = torch.zeros(rows).long(), torch.ones(rows)
+    return Signals(torch.tensor(rewards), mask, group, once, torch.tensor(values))
 
 
 def close(found: torch.Tensor, expected: list, tolerance: float = 1e-5) -> None:
@@ -74,7 +75,8 @@ def test_token_rewards_put_the_score_on_the_last_token_and_the_penalty_on_each()
     old = torch.tensor([[-1.0, -2.0, -3.0], [-1.0, -1.0, -9.0]])
     ref = torch.tensor([[-1.5, -1.0, -3.0], [-1.0, -2.0, 5.0]])
     # −0.1·(0.5), −0.1·(−1), −0.1·0 + 2; second row: 0, −0.1·1 − 3, and nothing outside the mask.
-    close(token_rewards(torch.tensor([2.0, -3.0]), old, ref, RAGGED, 0.1), [[-0.05, 0.1, 2.0], [0.0, -3.1, 0.0]])
+    given = torch.tensor([[0.0, 0.0, 2.0], [0.0, -3.0, 7.0]])
+    close(token_rewards(given, old, ref, RAGGED, 0.1), [[-0.05, 0.1, 2.0], [0.0, -3.1, 0.0]])
 
 
 @pytest.mark.parametrize(("kl", "beta"), [(12.0, 0.102), (6.6, 0.101), (6.0, 0.1), (3.0, 0.098), (-50.0, 0.098)])
@@ -91,21 +93,31 @@ def test_gae_by_hand_on_ragged_rows() -> None:
     # A = −0.32+0.72·0.538=0.06736, −0.11+0.72·0.9=0.538, 0.9.
     # Row 1 ends after two tokens, and what lies behind (9 and 7) must not matter: δ = 1+0.9·0.4−0.3=1.06, 2−0.4=1.6;
     # A = 1.06+0.72·1.6=2.212, 1.6. Returns are A + V.
-    found = gae(signals([[0.5, 0.2, 0.1], [0.3, 0.4, 9.0]], [[0.0, 0.0, 1.0], [1.0, 2.0, 7.0]]), 0.9, 0.8, whiten=False)
+    found = gae(
+        signals([[0.5, 0.2, 0.1], [0.3, 0.4, 9.0]], [[0.0, 0.0, 1.0], [1.0, 2.0, 7.0]]),
+        gamma=0.9,
+        lam=0.8,
+        whiten=False,
+    )
     close(found.advantages, [[0.06736, 0.538, 0.9], [2.212, 1.6, 0.0]])
     assert found.returns is not None
     close(found.returns, [[0.56736, 0.738, 1.0], [2.512, 2.0, 0.0]])
 
 
 def test_with_lambda_one_the_returns_are_monte_carlo() -> None:
-    found = gae(signals([[3.0, -1.0, 0.4], [8.0, 5.0, 0.0]], [[1.0, 2.0, 4.0], [1.0, 2.0, 0.0]]), 0.5, 1.0, False)
+    found = gae(
+        signals([[3.0, -1.0, 0.4], [8.0, 5.0, 0.0]], [[1.0, 2.0, 4.0], [1.0, 2.0, 0.0]]),
+        gamma=0.5,
+        lam=1.0,
+        whiten=False,
+    )
     assert found.returns is not None
     close(found.returns, [[1 + 0.5 * 2 + 0.25 * 4, 2 + 0.5 * 4, 4.0], [1 + 0.5 * 2, 2.0, 0.0]])
 
 
 def test_whitening_leaves_the_returns_alone() -> None:
     given = signals([[0.5, 0.2, 0.1], [0.3, 0.4, 9.0]], [[0.0, 0.0, 1.0], [1.0, 2.0, 7.0]])
-    raw, white = (gae(given, 0.9, 0.8, whiten) for whiten in (False, True))
+    raw, white = (gae(given, gamma=0.9, lam=0.8, whiten=whiten) for whiten in (False, True))
     assert raw.returns is not None
     assert torch.equal(raw.returns, white.returns)
     inside = white.advantages[RAGGED]
@@ -121,7 +133,7 @@ def test_scores_are_standardised_within_their_group() -> None:
     group = torch.tensor([0, 1, 0, 1, 0, 2, 3, 3])
     mask = torch.ones(8, 2, dtype=torch.bool)
     mask[2:5, 1] = False
-    given = Signals(scores, torch.zeros(8, 2), None, group, mask)
+    given = Signals(scores[:, None] * last_token(mask), mask, group, torch.ones(8))
     one, half = 1 / 1.0001, 2 / (math.sqrt(8) + 1e-4)
     advantages = group_standardized(given).advantages
     close(advantages[:, 0], [-one, -half, 0.0, half, one, 0.0, 0.0, 0.0])
@@ -130,7 +142,7 @@ def test_scores_are_standardised_within_their_group() -> None:
 
 @pytest.mark.parametrize("score", [0.1, -3.3, 12345.678])
 def test_equal_rewards_give_nothing_however_large(score: float) -> None:
-    given = Signals(torch.full((7,), score), torch.zeros(7, 1), None, torch.zeros(7).long(), torch.ones(7, 1).bool())
+    given = Signals(torch.full((7, 1), score), torch.ones(7, 1).bool(), torch.zeros(7).long(), torch.ones(7))
     close(group_standardized(given).advantages, [[0.0]] * 7, 1e-6)
 
 
@@ -156,16 +168,16 @@ def test_the_ratio_is_new_over_old_and_one_outside() -> None:
 
 def test_aggregation_weights() -> None:
     mask = torch.tensor([[1, 0, 0], [1, 1, 1]], dtype=torch.bool)
-    close(sequence_mean(mask), [[1 / 2, 0, 0], [1 / 6, 1 / 6, 1 / 6]])  # 1/(N·length)
-    close(token_mean(mask), [[1 / 4, 0, 0], [1 / 4, 1 / 4, 1 / 4]])  # 1/4 tokens
+    close(sequence_mean(mask, torch.ones(2), 9), [[1 / 2, 0, 0], [1 / 6, 1 / 6, 1 / 6]])  # 1/(N·length)
+    close(token_mean(mask, torch.ones(2), 9), [[1 / 4, 0, 0], [1 / 4, 1 / 4, 1 / 4]])  # 1/4 tokens
 
 
 def test_a_response_without_tokens_weighs_nothing() -> None:
     mask = torch.tensor([[0, 0], [1, 1]], dtype=torch.bool)
-    close(sequence_mean(mask), [[0.0, 0.0], [0.5, 0.5]])
-    close(token_mean(mask), [[0.0, 0.0], [0.5, 0.5]])
+    close(sequence_mean(mask, torch.ones(2), 9), [[0.0, 0.0], [0.5, 0.5]])
+    close(token_mean(mask, torch.ones(2), 9), [[0.0, 0.0], [0.5, 0.5]])
     for weights in (sequence_mean, token_mean):
-        assert weights(torch.zeros(2, 2).bool()).tolist() == [[0, 0], [0, 0]]
+        assert weights(torch.zeros(2, 2).bool(), torch.ones(2), 9).tolist() == [[0, 0], [0, 0]]
 
 
 # Surrogate and value loss
@@ -189,7 +201,8 @@ def test_a_response_without_tokens_weighs_nothing() -> None:
 )
 def test_clipped_surrogate(ratio: float, advantage: float, objective: float, gradient: float) -> None:
     rho = torch.tensor(ratio, requires_grad=True)
-    found = clipped(rho, torch.tensor(advantage), eps_low=0.1, eps_high=0.3)
+    tokens = Tokens(rho.log(), rho, torch.tensor(advantage), torch.tensor(True))
+    found = clipped(tokens, eps_low=0.1, eps_high=0.3)
     found.objective.backward()
     assert found.objective.item() == pytest.approx(objective)
     assert rho.grad is not None

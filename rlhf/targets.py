@@ -1,0 +1,108 @@
+"""What a rollout asks of the update: shaped rewards, advantages, the critic's returns, figures about rewards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from rlhf.advantages import Estimate, Signals, group_centered
+from rlhf.auxiliary import positive_weights
+from rlhf.divergences import k1
+from rlhf.masked import last_token, masked_mean
+from rlhf.recipes import Recipe
+from rlhf.rollout import Rollout
+from rlhf.shaping import RunningUnit, token_rewards
+
+
+@dataclass(frozen=True)
+class Targets:
+    """estimate: advantages and returns. better: (N,) bool, responses above the mean of their group.
+
+    kl_per_sequence, kl_per_token: of the sampling policy against the reference, in nats. zero_groups: the share of
+    prompts whose responses all have one reward.
+    """
+
+    estimate: Estimate
+    better: Tensor
+    kl_per_sequence: float
+    kl_per_token: float
+    zero_groups: float
+
+
+def make_targets(rollout: Rollout, recipe: Recipe, beta: float, unit: RunningUnit | None = None) -> Targets:
+    """Shape the rewards and estimate the advantages over the whole batch.
+
+    unit: in what scores are expressed if the recipe wants running ones; the scores of this batch are taken in.
+    """
+    mask = rollout.mask
+    scores = recipe.score(rollout.scores, mask.sum(1), rollout.longest)
+    if recipe.running_scores and unit is not None:
+        scores = unit.scaled(scores)
+    scores = scores.clamp(-recipe.score_clip, recipe.score_clip)
+    ends, given = _given_rewards(rollout, scores)
+    rewards = token_rewards(given, rollout.old_logp, rollout.ref_logp, mask, beta)
+    signals = Signals(rewards, mask, rollout.group, rollout.count, rollout.values, rollout.baseline, ends)
+    kl = k1(rollout.old_logp, rollout.ref_logp) * mask
+    outcomes = Signals(given, mask, rollout.group, rollout.count)
+    spread = [rollout.scores[rollout.group == g] for g in range(len(rollout.groups))]
+    return Targets(
+        recipe.advantage(signals),
+        (group_centered(outcomes).advantages > 0).any(1),
+        kl.sum(1).mean().item(),
+        masked_mean(kl, mask).item(),
+        sum(bool((s == s[0]).all()) for s in spread) / len(spread),
+    )
+
+
+def _given_rewards(rollout: Rollout, scores: Tensor) -> tuple[Tensor | None, Tensor]:
+    """(N, T) where steps end, if steps are rewarded, and (N, T) rewards before any KL penalty.
+
+    What shaping did to an outcome is done to a response's last step, so that its steps still sum to its score.
+    """
+    last = last_token(rollout.mask)
+    if rollout.step_scores is None:
+        return None, scores[:, None] * last
+    ends = ~rollout.step_scores.isnan()
+    return ends, rollout.step_scores.nan_to_num(0.0) + (scores - rollout.scores)[:, None] * last
+
+
+def likelihood_weights(rollout: Rollout, targets: Targets, recipe: Recipe, rows: Tensor) -> Tensor | None:
+    """(R, T) weights of `logp` on the step's responses `rows`, beside the surrogate; None if there is no such term."""
+    if recipe.positive is None:
+        return None
+    return positive_weights(targets.better[rows], rollout.mask[rows], rollout.count[rows], recipe.positive.mu)
+
+
+def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> float:
+    """`1 − Var(R − V)/Var(R)` over the masked tokens; 0 when the returns do not vary."""
+    spread = returns[mask].var(unbiased=False)
+    return 0.0 if spread == 0 else (1 - (returns - values)[mask].var(unbiased=False) / spread).item()
+
+
+def monte_carlo_returns(rollout: Rollout, recipe: Recipe) -> Tensor:
+    """(N, T) rewards-to-go without discount and without KL penalty: what a critic is pretrained on (VAPO)."""
+    scores = recipe.score(rollout.scores, rollout.mask.sum(1), rollout.longest)
+    _, given = _given_rewards(rollout, scores.clamp(-recipe.score_clip, recipe.score_clip))
+    return (given * rollout.mask).flip(1).cumsum(1).flip(1) * rollout.mask
+
+
+def empty_figures(missing: int, unused: int) -> dict[str, float]:
+    """What is reported of an update that had nothing to learn from."""
+    nothing = ("reward_mean", "reward_std", "entropy", "steps")
+    return dict.fromkeys(nothing, 0.0) | {"missing_rewards": float(missing), "unused_samples": float(unused)}
+
+
+def reward_figures(rollout: Rollout, targets: Targets) -> dict[str, float]:
+    """Figures of a batch that no optimiser step changes."""
+    return {
+        "reward_mean": rollout.scores.mean().item(),
+        "reward_std": rollout.scores.std().item() if len(rollout.scores) > 1 else 0.0,
+        "kl_per_sequence": targets.kl_per_sequence,
+        "kl_per_token": targets.kl_per_token,
+        "zero_std_groups": targets.zero_groups,
+        "missing_rewards": float(rollout.missing),
+        "unused_samples": float(rollout.unused),
+        "length": rollout.mask.sum(1).float().mean().item(),
+        "sampling_entropy": -masked_mean(rollout.old_logp, rollout.mask).item(),
+    }
