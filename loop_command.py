@@ -17,6 +17,7 @@ from labeling.records import Annotator, Candidate, LabeledSlate, Prompt, Slate, 
 from shipped import DATA, HERE, shipped
 
 if TYPE_CHECKING:
+    from judges.answer import Judge
     from labeling.store import Store
     from rlhf.control.control_config import ControlConfig
     from rlhf.online_loop import GoldFn, Subject
@@ -110,12 +111,12 @@ def _run(
         load_judge(shipped("judges", beside(name)), DATA / "rubrics", pictures(store.segments))
         for name in config.labels.judges
     ]
+    what, make, gold = (
+        _agent(config, store, judges) if is_agent(config) else _language_model(config, store, beside)  # type: ignore[arg-type]
+    )
     for judge in judges:
         judge.check()
         store.add_annotator(judge.annotator)
-    what, make, gold = (
-        _agent(config, store) if is_agent(config) else _language_model(config, store, beside)  # type: ignore[arg-type]
-    )
 
     def ask(iteration: int, slates: Sequence[Slate]) -> list[LabeledSlate]:
         store.add_slates(slates)
@@ -164,8 +165,12 @@ def _language_model(
     return config.model.name, lambda: make_language_subject(config, store.prompts(), gold, rule, texts), gold
 
 
-def _agent(config: ControlConfig, store: Store) -> tuple[str, Callable[[], Subject], GoldFn]:
-    """What learns, how to make it, and its gold scores: the true returns of segments."""
+def _agent(config: ControlConfig, store: Store, judges: Sequence[Judge]) -> tuple[str, Callable[[], Subject], GoldFn]:
+    """What learns, how to make it, and its gold scores: the true returns of segments.
+
+    Raises UserError before any work for a judge that cannot compare clips, and where nothing can be drawn for whoever
+    is to look.
+    """
     from rlhf.control.extra import explained
 
     with explained():
@@ -174,8 +179,14 @@ def _agent(config: ControlConfig, store: Store) -> tuple[str, Callable[[], Subje
         from rlhf.control.environments import check
         from rlhf.control.rendering import check_rendering
 
+    for name, judge in zip(config.labels.judges, judges, strict=True):
+        if judge.clips == "cannot":
+            raise UserError(
+                f"labels.judges names {name!r}, which counts words and cannot compare clips: name a judge of kind "
+                '"endpoint", or leave it to people or [labels.oracle]'
+            )
     check(spec(config.environment))
-    if config.labels.humans:
+    if config.labels.humans or any(judge.clips == "sees" for judge in judges):
         check_rendering(spec(config.environment))
 
     def gold(pairs: Sequence[tuple[Prompt, Candidate]]) -> list[float | None]:

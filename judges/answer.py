@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from labeling.records import Annotator, JudgeCall, Outcome, Slate
+
+# What a judge makes of clips of an agent: it cannot compare them, it reads their descriptions, or it sees pictures too.
+Clips = Literal["cannot", "reads", "sees"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,10 @@ class Judge(Protocol):
     @property
     def annotator(self) -> Annotator:
         """As whom it labels."""
+
+    @property
+    def clips(self) -> Clips:
+        """What it makes of clips."""
 
     def check(self) -> None:
         """Find out early and cheaply whether it can work. Raises UserError with the cure if not."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from judges.answer import Answer
+from judges.answer import Answer, Clips
 from judges.orders import weak_order
 from judges.rubric import Rubric, score
 from labeling.records import Annotator, JudgeCall, Slate
@@ -18,6 +18,11 @@ class CriteriaJudge:
 
     annotator: Annotator
     rubric: Rubric
+
+    @property
+    def clips(self) -> Clips:
+        """The words of a description say nothing about the agent."""
+        return "cannot"
 
     def check(self) -> None:
         """Nothing can be down here."""

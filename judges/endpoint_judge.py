@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from judges.answer import Answer
+from judges.answer import Answer, Clips
 from judges.endpoint import CallFailed, Endpoint, ask, open_client, probe
 from judges.orders import Reply, combine, reply_of
 from judges.pictures import Draw, chat, chat_with_pictures
@@ -37,6 +37,11 @@ class EndpointJudge:
     file: str
     key_source: str
     draw: Draw | None = None
+
+    @property
+    def clips(self) -> Clips:
+        """A description is text like any other; pictures come with it if the endpoint is to see `frames` of them."""
+        return "sees" if self.endpoint.frames else "reads"
 
     def check(self) -> None:
         """Ask one small question. Raises UserError naming base_url and the cure when it gets no answer."""

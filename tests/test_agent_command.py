@@ -114,12 +114,13 @@ def test_what_cannot_work_is_said_in_one_line_before_any_step(
     assert not list(tmp_path.glob("runs/agent/iteration-*"))
 
 
-def test_people_who_could_see_nothing_are_not_asked(tmp_path: Path) -> None:
-    """Without a way to draw, a run for people ends before its first step; one for nobody's eyes goes on."""
-    env = {"MUJOCO_GL": "nonsense"}
-    path = run_file(tmp_path, iterations=1, id="Reacher-v5", humans="true")
+@pytest.mark.parametrize("looks", ["people", "a judge"])
+def test_who_could_see_nothing_is_not_asked(looks: str, tmp_path: Path) -> None:
+    """Without a way to draw, a run for people or a judge that sees ends before its first step and call."""
+    judge = ("--set", "labels.judges=['clip-vision']") if looks == "a judge" else ()
+    path = run_file(tmp_path, iterations=1, id="Reacher-v5", humans=str(looks == "people").lower())
     found = subprocess.run(
-        ["env", *(f"{k}={v}" for k, v in env.items()), *COMMAND, "loop", str(path)],
+        ["env", "MUJOCO_GL=nonsense", *COMMAND, "loop", str(path), *judge],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -128,3 +129,12 @@ def test_people_who_could_see_nothing_are_not_asked(tmp_path: Path) -> None:
     assert found.returncode == 2
     assert "MUJOCO_GL" in found.stderr.strip().splitlines()[-1]
     assert not list(tmp_path.glob("runs/agent/iteration-*"))
+
+
+def test_a_judge_that_counts_words_is_refused_before_any_step(tmp_path: Path) -> None:
+    found = prefloop("loop", run_file(tmp_path), "--set", "labels.judges=['criteria']", cwd=tmp_path)
+    assert found.returncode == 2
+    (line,) = found.stderr.strip().splitlines()
+    assert "labels.judges names 'criteria', which counts words and cannot compare clips" in line
+    with closing(sqlite3.connect(tmp_path / "prefloop.sqlite")) as db:
+        assert db.execute("SELECT count(*) FROM segment").fetchone() == (0,)
