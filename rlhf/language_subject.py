@@ -13,6 +13,7 @@ from rlhf.answers import Answers, take
 from rlhf.auxiliary import Likelihood, text_likelihood
 from rlhf.backbones import Backbone, load_backbone
 from rlhf.checkpoints import restore, trained_state
+from rlhf.diagnosis import LANGUAGE, Verdicts
 from rlhf.logprobs import check_layout
 from rlhf.loop_steps import (
     answer,
@@ -73,6 +74,7 @@ class LanguageSubject:
     asked: Answers | None = None
     held: Answers | None = None
     fits_beside_updates: bool = False  # the update needs the reward model of its own iteration
+    verdicts: Verdicts = LANGUAGE
 
     @property
     def backbone(self) -> Backbone:

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from labeling.records import Candidate, Label, LabeledSlate, Prompt, Slate, UserError
 from rlhf.checkpoints import latest_checkpoint, refuse_if_started, save_checkpoint
-from rlhf.diagnosis import diagnose
+from rlhf.diagnosis import Verdicts, diagnose
 from rlhf.random_streams import python_stream
 from rlhf.reward_training import Accuracy
 from rlhf.run_config import LabelConfig
@@ -104,9 +104,11 @@ class Subject(Protocol):
     """Whatever learns from comparisons. Its methods are called in this order, once in each iteration.
 
     fits_beside_updates: a refit may run while the policy is updated with the reward model before it.
+    verdicts: what to call what the figures say about the run.
     """
 
     fits_beside_updates: bool
+    verdicts: Verdicts
 
     def sample(self, iteration: int, asked: int, held: int, report: Report) -> None:
         """Make what this iteration asks about (`asked` slates, `held` of them held out) and learns from."""
@@ -250,7 +252,7 @@ def _iterate(loop: Loop, iteration: int) -> None:
         "seconds": time.monotonic() - began,
     }
     state.history.append({"evaluation": after, "iteration": row})
-    row["verdict"] = diagnose([h["iteration"] for h in state.history if "iteration" in h])
+    row["verdict"] = diagnose([h["iteration"] for h in state.history if "iteration" in h], subject.verdicts)
     state.iteration = iteration
     # Before the checkpoint: an iteration killed in between is done and told again; after it, it might never be told.
     around.emit(iteration, "iteration", row)

@@ -28,6 +28,7 @@ from rlhf.control.environments import check, make
 from rlhf.control.episodes import Episode, cut, draw_segments
 from rlhf.control.segment_model import SegmentModel
 from rlhf.control.segment_training import Fitted, SegmentFit, fit_segments, gather
+from rlhf.diagnosis import AGENT, Verdicts
 from rlhf.intervals import bootstrap
 from rlhf.online_loop import Improved, Progress, Report
 from rlhf.random_streams import python_stream, stream_seed
@@ -64,6 +65,7 @@ class ControlSubject:
     recent: dict[int, list[Episode]] = field(default_factory=dict)
     known: dict[str, Segment] = field(default_factory=dict)
     fits_beside_updates: bool = True
+    verdicts: Verdicts = AGENT
 
     @property
     def environment(self) -> str:

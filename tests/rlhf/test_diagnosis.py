@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from rlhf.diagnosis import diagnose, trend
+from rlhf.diagnosis import AGENT, LANGUAGE, Verdicts, diagnose, trend
 from rlhf.intervals import bootstrap
 
 UP, DOWN, FLAT = [0.1, 0.22, 0.29, 0.41, 0.5], [0.5, 0.39, 0.31, 0.2, 0.1], [0.3, 0.1, 0.4, 0.2, 0.3]
@@ -43,11 +43,28 @@ def test_trend(values: list, expected: str) -> None:
     ],
 )
 def test_verdicts(proxy: list, gold_train: list, gold_heldout: list, verdict: str) -> None:
+    for says in (LANGUAGE, AGENT):
+        assert told(says, proxy, gold_train, gold_heldout).startswith(verdict)
+
+
+def told(says: Verdicts, proxy: list, gold_train: list, gold_heldout: list) -> str:
     rows = [
         {"proxy_train": p, "gold_train": t, "gold_heldout": h}
         for p, t, h in zip(proxy, gold_train, gold_heldout, strict=True)
     ]
-    assert diagnose(rows).startswith(verdict)
+    return diagnose(rows, says)
+
+
+def test_an_agent_has_returns_and_neither_prompts_nor_gold() -> None:
+    findings = [told(AGENT, *trends) for trends in ((UP, DOWN, FLAT), (UP, UP, DOWN), (UP, UP, UP))]
+    assert all("true return" in line for line in findings)
+    assert not any(word in line for line in findings for word in ("gold", "prompt", "proxy"))
+
+
+@pytest.mark.parametrize(("proxy", "trend"), [(UP, "rises"), (DOWN, "falls"), (FLAT, "has no trend")])
+def test_without_gold_only_people_can_tell(proxy: list, trend: str) -> None:
+    nothing = [None] * len(proxy)
+    assert told(AGENT, proxy, nothing, nothing).startswith(f"only people can tell: the predicted reward {trend}")
 
 
 def test_the_bootstrap_interval_of_a_mean() -> None:
