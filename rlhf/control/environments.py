@@ -6,6 +6,7 @@ What cannot work (no such id, a picture without an encoder, NaN, …) is said in
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import gymnasium as gym
@@ -32,6 +33,7 @@ def make(environment: str, render: bool = False) -> gym.Env:
     name = f"environment.id = {config.id!r}"
     mode: dict[str, Any] = {"render_mode": "rgb_array"} if render else {}
     try:
+        _forbid_log_file(config.id)
         env = gym.make(config.id, config.max_steps, **config.options, **mode)
     except gym.error.DependencyNotInstalled as error:
         raise UserError(
@@ -49,6 +51,21 @@ def make(environment: str, render: bool = False) -> gym.Env:
         env.close()
         raise UserError(f"{name} has no time limit: set environment.max_steps")
     return _encoded(env, config.encoder, name)
+
+
+def _forbid_log_file(id: str) -> None:
+    """Keep MuJoCo from writing MUJOCO_LOG.TXT into the current folder, as it does for a warning about a model it reads.
+
+    The console still shows its warnings. It has to be told before the environment is made.
+    """
+    made_by = [str(found.entry_point) for found in gym.registry.values() if id in (found.id, found.name)]
+    if any("mujoco" in entry for entry in made_by):
+        with suppress(ImportError):  # Gymnasium itself says what is missing
+            import mujoco
+
+            log = mujoco.MjLogConfig.get()
+            log.logto_file = False
+            log.set()
 
 
 def _line(error: Exception) -> str:

@@ -139,6 +139,15 @@ def test_the_strange_environment_works_when_nothing_is_asked_of_it(tmp_path: Pat
 # Environments
 
 
+@pytest.mark.parametrize("id", ["HalfCheetah-v5", "HalfCheetah"])
+def test_a_model_that_mujoco_warns_about_leaves_no_log_file(
+    id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make(spec(EnvironmentConfig(id))).close()
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.usefixtures("_no_training")
 @pytest.mark.parametrize(
     ("environment", "words"),
