@@ -1,16 +1,23 @@
 """Log-probabilities and entropies of response tokens, from one packed forward.
 
-Only the hidden states that predict a response token meet the vocabulary: there is no (B, P+T, V) tensor.
+Only the hidden states that predict a response token meet the vocabulary, and only a block of them at a time: no tensor
+here has (tokens, V) numbers. What backward needs of the vocabulary is computed again, block by block.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import linear
 
 from labeling.records import UserError
 from rlhf.backbones import Backbone, decoder_of, head_of
 from rlhf.packing import Group, Packed, hidden_states, pack
+
+BLOCK = 2**22  # numbers in a block of logits: 16 MB in float32, so a block and its exponentials stay near the cache
 
 
 def token_logprobs(
@@ -18,18 +25,116 @@ def token_logprobs(
 ) -> tuple[Tensor, Tensor]:
     """Log-probability of each response token and entropy of its distribution, at the sampling temperature.
 
-    `logp_t = z_t[y_t]/τ − logsumexp(z_t/τ)`, `H_t = −Σ_v π_t(v) log π_t(v)` (nats; carries no gradient).
+    `logp_t = z_t[y_t]/τ − logsumexp(z_t/τ)`, `H_t = −Σ_v π_t(v) log π_t(v)` (nats; its gradient only when asked for).
     Returns two (N, T) tensors, 0 outside the mask.
     """
     states = hidden_states(decoder_of(model), packed)
     picked = states[packed.row[:, None], packed.before][packed.mask]  # (n, H)
-    logits = head_of(model)(picked).float() / temperature  # (n, V)
-    log_z = logits.logsumexp(-1)
-    logp = logits.gather(1, packed.tokens[packed.mask][:, None])[:, 0] - log_z
-    with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
-        entropy = log_z - ((logits - log_z[:, None]).exp() * logits).sum(-1)
+    logp, entropy = selective_log_softmax(
+        picked, head_of(model), packed.tokens[packed.mask], temperature, entropy_gradient
+    )
     blank = torch.zeros(packed.mask.shape, dtype=logp.dtype, device=logp.device)
     return blank.masked_scatter(packed.mask, logp), blank.masked_scatter(packed.mask, entropy)
+
+
+def selective_log_softmax(
+    states: Tensor, head: nn.Module, tokens: Tensor, temperature: float, entropy_gradient: bool = False
+) -> tuple[Tensor, Tensor]:
+    """`log π(y)` and `H(π)` with `π = softmax(head(h)/τ)`, for (n, H) states and (n,) tokens. Returns (n,) and (n,).
+
+    Numbers are in float32 at least. Raises UserError when the head is not a plain linear map.
+    """
+    if type(head) is not nn.Linear:
+        raise UserError(
+            f"the model's output head is a {type(head).__name__}, not a plain linear map: adapt its other layers only, "
+            "or choose another model"
+        )
+    learns = torch.is_grad_enabled() and (states.requires_grad or head.weight.requires_grad)
+    if not learns:
+        logp, entropy, _ = _forward(states, head.weight, head.bias, tokens, temperature)
+        return logp, entropy
+    logp, entropy = _SelectiveLogSoftmax.apply(states, head.weight, head.bias, tokens, temperature)
+    return logp, entropy if entropy_gradient else entropy.detach()
+
+
+class _SelectiveLogSoftmax(torch.autograd.Function):
+    """Keeps the hidden states and two numbers a token, never logits: backward computes them again.
+
+    With z' = z/τ: `∂logp/∂z' = 1[v = y] − π` and `∂H/∂z' = −π·(log π + H)`.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, states: Tensor, weight: Tensor, bias: Tensor | None, tokens: Tensor, temperature: float
+    ) -> tuple[Tensor, Tensor]:
+        logp, entropy, log_z = _forward(states, weight, bias, tokens, temperature)
+        ctx.save_for_backward(states, weight, bias, tokens, log_z, entropy)
+        ctx.temperature = temperature
+        ctx.set_materialize_grads(False)
+        return logp, entropy
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_logp: Tensor | None, of_entropy: Tensor | None) -> tuple[Tensor | None, ...]:
+        states, weight, bias, tokens, log_z, entropy = ctx.saved_tensors
+        wants_states, wants_weight, wants_bias, *_ = ctx.needs_input_grad
+        a = torch.zeros_like(log_z) if of_logp is None else of_logp / ctx.temperature
+        b = None if of_entropy is None else of_entropy / ctx.temperature
+        of_chosen = a.to(states.dtype)[:, None]  # the term 1[v = y], added apart from the blocks
+        d_states = of_chosen * weight[tokens] if wants_states else None
+        d_weight = torch.empty_like(weight) if wants_weight else None
+        d_bias = torch.empty_like(bias) if wants_bias else None
+        for block in _blocks(len(tokens), len(weight)):
+            log_pi = _logits(states, weight, bias, block, ctx.temperature).sub_(log_z[:, None])
+            factor = -a[:, None] if b is None else -a[:, None] - b[:, None] * (log_pi + entropy[:, None])
+            d_z = log_pi.exp_().mul_(factor).to(states.dtype)
+            if d_states is not None:
+                d_states.addmm_(d_z, weight[block])
+            if d_weight is not None:
+                torch.mm(d_z.T, states, out=d_weight[block])
+            if d_bias is not None:
+                d_bias[block] = d_z.sum(0)
+        if d_weight is not None:
+            d_weight.index_add_(0, tokens, of_chosen * states)
+        if d_bias is not None:
+            d_bias.index_add_(0, tokens, of_chosen[:, 0])
+        return d_states, d_weight, d_bias, None, None
+
+
+def _blocks(rows: int, vocabulary: int) -> list[slice]:
+    """Cut the vocabulary, and not the rows: so each piece of the head is read, and its gradient written, once."""
+    width = max(1, BLOCK // max(1, rows))
+    return [slice(v, min(v + width, vocabulary)) for v in range(0, vocabulary, width)]
+
+
+def _logits(states: Tensor, weight: Tensor, bias: Tensor | None, block: slice, temperature: float) -> Tensor:
+    """(n, width) of the scaled logits, in float32 at least."""
+    z = linear(states, weight[block], None if bias is None else bias[block])
+    return z.to(torch.promote_types(z.dtype, torch.float32)).div_(temperature)
+
+
+def _forward(
+    states: Tensor, weight: Tensor, bias: Tensor | None, tokens: Tensor, temperature: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(n,) log-probabilities, entropies and log Z, with a running maximum m over the blocks.
+
+    `s = Σ e^(z−m)` and `u = Σ e^(z−m)·z` give `log Z = m + log s` and `H = log Z − u/s`.
+    """
+    kind = torch.promote_types(states.dtype, torch.float32)
+    chosen, s, u = (torch.zeros(len(tokens), dtype=kind, device=states.device) for _ in range(3))
+    m = torch.full_like(s, -torch.inf)
+    for block in _blocks(len(tokens), len(weight)):
+        z = _logits(states, weight, bias, block, temperature)
+        inside = ((tokens >= block.start) & (tokens < block.stop)).nonzero()[:, 0]
+        chosen[inside] = z[inside, tokens[inside] - block.start]
+        higher = torch.maximum(m, z.amax(1))
+        shrink = (m - higher).exp_()
+        e = (z - higher[:, None]).exp_()
+        s = s * shrink + e.sum(1)
+        u = u * shrink + torch.linalg.vecdot(e, z)
+        m = higher
+    log_z = m + s.log()
+    return chosen - log_z, log_z - u / s, log_z
 
 
 def check_layout(backbone: Backbone) -> None:
