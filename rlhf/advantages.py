@@ -20,7 +20,8 @@ class Signals:
     """What an advantage may use, for N responses of at most T tokens.
 
     rewards: (N, T) token rewards: outcome or step rewards and any KL penalty. mask: (N, T).
-    group: (N,) number of the prompt, shared by the responses to it. count: (N,) how often each response enters.
+    group: (N,) number of the prompt, shared by the responses to it. count: (N,) how often each response enters: in every
+    mean and std, one that enters twice is two equal ones, and one that does not enter is not there.
     values: (N, T) value of the state before each token, or None without a critic.
     baseline: (N,) score of the greedy response to the same prompt, or None.
     step_ends: (N, T) bool, the last token of each step, or None where only the outcome is rewarded.
@@ -38,6 +39,11 @@ class Signals:
     def totals(self) -> Tensor:
         """(N,) the reward of each whole response, any KL penalty included."""
         return (self.rewards * self.mask).sum(1)
+
+    @property
+    def entries(self) -> Tensor:
+        """(N,) how often each response enters; a response without tokens does not."""
+        return self.count * self.mask.any(1)
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,7 @@ def gae(signals: Signals, *, gamma: float = 1.0, lam: float = 0.95, whiten: bool
     `δ_t = r_t + γV_{t+1} − V_t`, `A_t = Σ_l (γλ)^l δ_{t+l}`, returns = A + V from the raw A, before whitening.
     """
     values = _values(signals)
-    raw = _discounted_errors(signals, values, gamma, torch.full((len(values),), lam))
+    raw = _discounted_errors(signals, values, gamma, torch.full_like(values[:, 0], lam))
     return Estimate(_whitened(raw, signals) if whiten else raw, raw + values)
 
 
@@ -69,9 +75,9 @@ def length_adaptive_gae(
     VAPO (arXiv 2504.05118): α = 0.05, λ_critic = 1 (Monte Carlo). A response of l ≤ 1/α tokens has λ_policy = 0.
     """
     values = _values(signals)
-    lengths = signals.mask.sum(1).clamp(min=1)
+    lengths = signals.mask.sum(1).clamp(min=1).to(values)
     raw = _discounted_errors(signals, values, gamma, (1 - 1 / (alpha * lengths)).clamp(min=0.0))
-    returns = _discounted_errors(signals, values, gamma, torch.full((len(values),), critic_lam)) + values
+    returns = _discounted_errors(signals, values, gamma, torch.full_like(values[:, 0], critic_lam)) + values
     return Estimate(_whitened(raw, signals) if whiten else raw, returns)
 
 
@@ -80,33 +86,32 @@ def group_standardized(signals: Signals, *, eps: float = 1e-4) -> Estimate:
 
     A group of one, or of equal rewards, has advantage 0.
     """
-    centred, std = _group_units(signals.totals, signals.group)
+    centred, std, _ = _group_units(signals.totals, signals.group, signals.entries)
     return Estimate((centred / (std + eps))[:, None] * signals.mask)
 
 
 def group_centered(signals: Signals) -> Estimate:
     """`R_i − mean` within the group, on every token (Dr. GRPO, arXiv 2503.20783)."""
-    return Estimate(_group_units(signals.totals, signals.group)[0][:, None] * signals.mask)
+    return Estimate(_group_units(signals.totals, signals.group, signals.entries)[0][:, None] * signals.mask)
 
 
 def process_standardized(signals: Signals, *, eps: float = 1e-4) -> Estimate:
     """`A_{i,t} = Σ_{index(j) ≥ t} r̃_i^{index(j)}`, r̃ the group's step rewards standardised all together.
 
-    GRPO with process supervision (arXiv 2402.03300): a token gets the steps that end at it or after it. Without step
-    ends the outcome is the only step.
+    GRPO with process supervision (arXiv 2402.03300): a token gets the steps that end at it or after it. A step's reward
+    is that of all its tokens, any KL penalty included. Without step ends the outcome is the only step.
     """
     ends = signals.step_ends if signals.step_ends is not None else last_token(signals.mask)
     ends = ends & signals.mask
-    where = ends.nonzero()
-    centred, std = _group_units(signals.rewards[ends], signals.group[where[:, 0]])
+    owner, _ = ends.nonzero().unbind(1)
+    centred, std, _ = _group_units(_step_totals(signals, ends), signals.group[owner], signals.entries[owner])
     units = torch.zeros_like(signals.rewards).masked_scatter(ends, centred / (std + eps))
     return Estimate(_to_go(units) * signals.mask)
 
 
 def leave_one_out(signals: Signals) -> Estimate:
     """`R_i − mean_{k≠i} R_k = G/(G−1)·(R_i − R̄)`, on every token (RLOO, arXiv 2402.14740). A group of one has 0."""
-    centred, _ = _group_units(signals.totals, signals.group)
-    size = group_means(centred, signals.group)[1]
+    centred, _, size = _group_units(signals.totals, signals.group, signals.entries)
     return Estimate((centred * size / (size - 1).clamp(min=1))[:, None] * signals.mask)
 
 
@@ -127,29 +132,31 @@ def batch_standardized(signals: Signals, *, gamma: float = 1.0) -> Estimate:
 
 def group_baseline_standardized(signals: Signals) -> Estimate:
     """`R_i − group mean` (no std) on every token, whitened over all tokens of the batch (REINFORCE++-baseline)."""
-    centred, _ = _group_units(signals.totals, signals.group)
+    centred, _, _ = _group_units(signals.totals, signals.group, signals.entries)
     return Estimate(_whitened(centred[:, None] * signals.mask, signals))
 
 
-def group_means(x: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
-    """(N,) mean of each one's group, and (N,) its size."""
+def _group_units(x: Tensor, group: Tensor, count: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(N,) `x − mean` of each one's group, its unbiased std (0 for a group of one), and its size, all with counts."""
     groups = int(group.max()) + 1 if len(group) else 0
-    count = torch.zeros(groups, dtype=x.dtype, device=x.device).index_add(0, group, torch.ones_like(x))
-    total = torch.zeros(groups, dtype=x.dtype, device=x.device).index_add(0, group, x)
-    return (total / count.clamp(min=1))[group], count[group]
 
+    def of_group(values: Tensor) -> Tensor:
+        return x.new_zeros(groups).index_add(0, group, values * count)[group]
 
-def _group_units(x: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
-    """(N,) `x − mean` of each one's group, and (N,) the group's unbiased std (0 for a group of one)."""
+    size = of_group(torch.ones_like(x))
     # Counted from the group's least, equal ones differ from their mean by 0 and not by a rounding error, which a small
     # std would blow up.
-    groups = int(group.max()) + 1 if len(group) else 0
-    least = torch.full((groups,), torch.inf).to(x).scatter_reduce(0, group, x, "amin")
-    above = x - least[group]
-    mean, count = group_means(above, group)
-    centred = above - mean
-    variance = group_means(centred**2, group)[0] * count / (count - 1).clamp(min=1)
-    return centred, variance.sqrt()
+    above = x - x.new_full((groups,), torch.inf).scatter_reduce(0, group, x, "amin")[group]
+    centred = above - of_group(above) / size.clamp(min=1)
+    variance = of_group(centred**2) / (size - 1).clamp(min=1)
+    return centred, variance.sqrt(), size
+
+
+def _step_totals(signals: Signals, ends: Tensor) -> Tensor:
+    """(steps,) the rewards of all tokens of each step, in the order of `ends.nonzero()`."""
+    step = ends.cumsum(1) - ends.long()  # how many steps end before each token
+    sums = torch.zeros_like(signals.rewards).scatter_add(1, step, signals.rewards * signals.mask)
+    return sums[torch.arange(ends.shape[1], device=ends.device) < ends.sum(1, keepdim=True)]
 
 
 def _values(signals: Signals) -> Tensor:

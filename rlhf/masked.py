@@ -5,6 +5,7 @@ A mask is bool, or says how often each token counts.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
@@ -14,10 +15,15 @@ def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
 
 
 def masked_whiten(x: Tensor, mask: Tensor, eps: float = 1e-8) -> Tensor:
-    """`(x − mean) / (std + eps)` over the masked entries of the whole batch (unbiased std), 0 elsewhere."""
-    centred = (x - masked_mean(x, mask)) * (mask > 0)
+    """`(x − mean) / √(variance + eps)` over the masked entries of the whole batch (unbiased), 0 elsewhere."""
+    inside = mask > 0
+    # Counted from the least, equal entries differ from their mean by 0 and not by a rounding error, which their small
+    # std would blow up to an advantage of about 1.
+    least = x.masked_fill(~inside, torch.inf).amin().nan_to_num(posinf=0.0)
+    above = (x - least) * inside
+    centred = (above - masked_mean(above, mask)) * inside
     variance = (centred**2 * mask).sum() / (mask.sum() - 1).clamp(min=1)
-    return centred / (variance.sqrt() + eps)
+    return centred / (variance + eps).sqrt()
 
 
 def last_token(mask: Tensor) -> Tensor:
