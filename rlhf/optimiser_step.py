@@ -186,9 +186,9 @@ def take_step(
     for term in beside:
         sums[f"{term.name}_nll"] = _raise_likelihood(policy, term, setting)
     sums["grad_norm"] = _apply(learner.policy_optimizer, list(policy.trained().values()), recipe.max_grad_norm)
-    if learner.critic is not None and estimate.returns is not None:
-        figures = fit_values(learner, rollout, estimate.returns, recipe, setting, step.chosen)
-        sums |= figures
+    if recipe.critic is not None and estimate.returns is not None:
+        clip = recipe.critic.value_clip
+        sums |= fit_values(learner, rollout, estimate.returns, recipe, setting, step.chosen, clip)
     return sums
 
 
@@ -207,7 +207,7 @@ def whole_step(
     for part in parts:
         width = part.packed.mask.shape[1]
         logp[part.rows, :width] = token_logprobs(learner.policy.model, part.packed, setting.temperature)[0].cpu()
-    logp, mask = logp[step.rows], rollout.mask[step.rows]
+    logp, mask = logp[step.rows], rollout.mask[step.rows] & (rollout.count[step.rows] > 0)[:, None]
     ratio = recipe.ratio(logp, rollout.old_logp[step.rows], mask)
     advantages, noise = targets.estimate.advantages[step.rows], step.noise[step.rows]
     device = parts[0].packed.mask.device
@@ -225,7 +225,7 @@ def _raise_likelihood(policy: Policy, term: Likelihood, setting: Setting) -> flo
         for w in (term.weights[i] for i in part):
             weights[n : n + len(w), : w.shape[1]] = w
             n += len(w)
-        logp, _ = token_logprobs(policy.model, packed, setting.temperature)
+        logp, _ = token_logprobs(policy.model, packed, term.temperature or setting.temperature)
         loss = -(weights.to(device) * logp).sum()
         loss.backward()
         total += loss.item()
@@ -233,13 +233,18 @@ def _raise_likelihood(policy: Policy, term: Likelihood, setting: Setting) -> flo
 
 
 def fit_values(
-    learner: Learner, rollout: Rollout, returns: Tensor, recipe: Recipe, setting: Setting, chosen: Sequence[int]
+    learner: Learner,
+    rollout: Rollout,
+    returns: Tensor,
+    recipe: Recipe,
+    setting: Setting,
+    chosen: Sequence[int],
+    value_clip: float,
 ) -> dict[str, float]:
     """One step of the critic towards the returns, a mean over the tokens of the chosen prompts."""
     critic, optimizer = learner.critic, learner.critic_optimizer
     assert critic is not None
     assert optimizer is not None
-    assert recipe.critic is not None
     assert rollout.values is not None
     rows = candidate_rows(first_candidates(rollout.groups), chosen)
     counts = rollout.mask * rollout.count[:, None]
@@ -247,7 +252,7 @@ def fit_values(
     total = 0.0
     for part in batches(learner.policy, rollout, chosen, setting.token_budget):
         values = critic.values(part.packed)
-        losses = clipped_value_loss(values, part.cut(rollout.values), part.cut(returns), recipe.critic.value_clip)
+        losses = clipped_value_loss(values, part.cut(rollout.values), part.cut(returns), value_clip)
         loss = (losses * part.cut(counts)).sum() / tokens
         loss.backward()
         total += loss.item()

@@ -5,6 +5,7 @@ One batch of samples is passed over `epochs` times in `minibatches` optimiser st
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -15,7 +16,7 @@ from rlhf.optimiser_step import Learner, Setting, critic_values, fit_values, mak
 from rlhf.recipes import Recipe
 from rlhf.rollout import Rollout
 from rlhf.shaping import adapt_beta
-from rlhf.targets import explained_variance, make_targets, monte_carlo_returns, reward_figures
+from rlhf.targets import explained_variance, make_targets, monte_carlo_returns, reward_figures, shaped
 
 
 def update(
@@ -34,9 +35,11 @@ def update(
     `mean|old_logp − logp|` before the first step; moved_kl is k3 of the updated against the sampling policy; clip
     fractions and ratios are of tokens, the ratios as they were before any clip.
     """
+    scores = rollout.scores
+    rollout = shaped(rollout, recipe, learner.unit)
     if recipe.critic is not None and recipe.critic.pretraining_passes and not learner.updates:
         rollout = _pretrain_critic(learner, rollout, recipe, setting, generator, on_step)
-    targets = make_targets(rollout, recipe, learner.beta, learner.unit)
+    targets = make_targets(rollout, recipe, learner.beta)
     steps: list[dict[str, float]] = []
     parts = min(recipe.minibatches, len(rollout.groups))
     for _ in range(recipe.epochs):
@@ -52,7 +55,10 @@ def update(
     metrics = {key: sum(s[key] for s in steps) / len(steps) for key in steps[0]}
     metrics["sampling_mismatch"] = steps[0]["mismatch"]
     del metrics["mismatch"]
-    metrics |= reward_figures(rollout, targets) | {"steps": len(steps), "beta": learner.beta + learner.loss_beta}
+    metrics |= reward_figures(replace(rollout, scores=scores), targets) | {
+        "steps": len(steps),
+        "beta": learner.beta + learner.loss_beta,
+    }
     if rollout.values is not None and targets.estimate.returns is not None:
         metrics["explained_variance"] = explained_variance(rollout.values, targets.estimate.returns, rollout.mask)
     kl, samples = targets.kl_per_sequence, len(rollout.scores)
@@ -74,10 +80,11 @@ def _pretrain_critic(
     """Fit the critic to Monte Carlo returns of the untouched policy (VAPO); returns the rollout with its new values."""
     assert learner.critic is not None
     assert recipe.critic is not None
-    returns = monte_carlo_returns(rollout, recipe)
+    returns = monte_carlo_returns(rollout)
     parts, passes = min(recipe.minibatches, len(rollout.groups)), recipe.critic.pretraining_passes
     for n in range(passes):
         for part in torch.randperm(len(rollout.groups), generator=generator).tensor_split(parts):
-            fit_values(learner, rollout, returns, recipe, setting, part.tolist())
+            # Unclipped: a clip around the values of the start would stop them on their way to the returns.
+            fit_values(learner, rollout, returns, recipe, setting, part.tolist(), math.inf)
         on_step(n + 1, passes)
     return replace(rollout, values=critic_values(learner, rollout, setting))

@@ -36,13 +36,16 @@ class RunningUnit:
     mean: float = 0.0
     squares: float = 0.0
 
-    def scaled(self, scores: Tensor) -> Tensor:
-        """Take the (N,) scores in, and give `(score − mean)/std` by all that were seen."""
+    def take(self, scores: Tensor) -> None:
+        """Count the (N,) scores in."""
         for score in scores.tolist():
             self.count += 1
             step = score - self.mean
             self.mean += step / self.count
             self.squares += step * (score - self.mean)
+
+    def express(self, scores: Tensor) -> Tensor:
+        """`(score − mean)/std` by all that were taken, with the unbiased std; one of 0 counts as 1."""
         std = math.sqrt(self.squares / (self.count - 1)) if self.count > 1 else 1.0
         return (scores - self.mean) / (std if std > 1e-8 else 1.0)
 
@@ -57,9 +60,12 @@ def token_rewards(given: Tensor, old_logp: Tensor, ref_logp: Tensor, mask: Tenso
 
 
 def adapt_beta(beta: float, kl: float, target: float, samples: int, horizon: int) -> float:
-    """`β·(1 + clip(KL/target − 1, ±0.2)·n/horizon)` with KL in nats summed per sequence (arXiv 1909.08593)."""
+    """`β·(1 + clip(KL/target − 1, ±0.2)·n/horizon)` with KL in nats summed per sequence (arXiv 1909.08593).
+
+    A horizon below n counts as n: else a short one would turn β negative.
+    """
     error = min(max(kl / target - 1, -0.2), 0.2)
-    return beta * (1 + error * samples / horizon)
+    return beta * (1 + error * samples / max(horizon, samples))
 
 
 def adapt_temperature(temperature: float, measured: float, target: float, low: float, high: float) -> float:

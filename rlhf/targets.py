@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -30,17 +30,32 @@ class Targets:
     zero_groups: float
 
 
-def make_targets(rollout: Rollout, recipe: Recipe, beta: float, unit: RunningUnit | None = None) -> Targets:
-    """Shape the rewards and estimate the advantages over the whole batch.
+def shaped(rollout: Rollout, recipe: Recipe, unit: RunningUnit) -> Rollout:
+    """The rollout with its scores as the recipe wants them: penalised, in running units, clipped.
 
-    unit: in what scores are expressed if the recipe wants running ones; the scores of this batch are taken in.
+    unit: of running scores; those of this batch are taken in. The greedy responses' scores get the same unit and bound,
+    and no penalty, as their lengths are not known. What shaping did to an outcome is done to a response's last step, so
+    that its steps still sum to its score.
     """
+    scores, baseline = recipe.score(rollout.scores, rollout.mask.sum(1), rollout.longest), rollout.baseline
+    if recipe.running_scores:
+        unit.take(scores)
+        scores = unit.express(scores)
+        baseline = None if baseline is None else unit.express(baseline)
+    bound = recipe.score_clip
+    scores = scores.clamp(-bound, bound)
+    baseline = None if baseline is None else baseline.clamp(-bound, bound)
+    steps = rollout.step_scores
+    if steps is not None:
+        steps = steps + (scores - rollout.scores)[:, None] * last_token(rollout.mask)
+    return replace(rollout, scores=scores, baseline=baseline, step_scores=steps)
+
+
+def make_targets(rollout: Rollout, recipe: Recipe, beta: float) -> Targets:
+    """Estimate the advantages of a rollout with shaped scores, over the whole batch. beta: of the KL in the reward."""
     mask = rollout.mask
-    scores = recipe.score(rollout.scores, mask.sum(1), rollout.longest)
-    if recipe.running_scores and unit is not None:
-        scores = unit.scaled(scores)
-    scores = scores.clamp(-recipe.score_clip, recipe.score_clip)
-    ends, given = _given_rewards(rollout, scores)
+    given, steps = _given_rewards(rollout), rollout.step_scores
+    ends = None if steps is None else ~steps.isnan()
     rewards = token_rewards(given, rollout.old_logp, rollout.ref_logp, mask, beta)
     signals = Signals(rewards, mask, rollout.group, rollout.count, rollout.values, rollout.baseline, ends)
     kl = k1(rollout.old_logp, rollout.ref_logp) * mask
@@ -55,16 +70,11 @@ def make_targets(rollout: Rollout, recipe: Recipe, beta: float, unit: RunningUni
     )
 
 
-def _given_rewards(rollout: Rollout, scores: Tensor) -> tuple[Tensor | None, Tensor]:
-    """(N, T) where steps end, if steps are rewarded, and (N, T) rewards before any KL penalty.
-
-    What shaping did to an outcome is done to a response's last step, so that its steps still sum to its score.
-    """
-    last = last_token(rollout.mask)
-    if rollout.step_scores is None:
-        return None, scores[:, None] * last
-    ends = ~rollout.step_scores.isnan()
-    return ends, rollout.step_scores.nan_to_num(0.0) + (scores - rollout.scores)[:, None] * last
+def _given_rewards(rollout: Rollout) -> Tensor:
+    """(N, T) rewards before any KL penalty: those of the steps at their ends, or the outcome at the last token."""
+    if rollout.step_scores is not None:
+        return rollout.step_scores.nan_to_num(0.0)
+    return rollout.scores[:, None] * last_token(rollout.mask)
 
 
 def likelihood_weights(rollout: Rollout, targets: Targets, recipe: Recipe, rows: Tensor) -> Tensor | None:
@@ -80,11 +90,9 @@ def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> float:
     return 0.0 if spread == 0 else (1 - (returns - values)[mask].var(unbiased=False) / spread).item()
 
 
-def monte_carlo_returns(rollout: Rollout, recipe: Recipe) -> Tensor:
-    """(N, T) rewards-to-go without discount and without KL penalty: what a critic is pretrained on (VAPO)."""
-    scores = recipe.score(rollout.scores, rollout.mask.sum(1), rollout.longest)
-    _, given = _given_rewards(rollout, scores.clamp(-recipe.score_clip, recipe.score_clip))
-    return (given * rollout.mask).flip(1).cumsum(1).flip(1) * rollout.mask
+def monte_carlo_returns(rollout: Rollout) -> Tensor:
+    """(N, T) shaped rewards-to-go without discount and without KL penalty: what a critic is pretrained on (VAPO)."""
+    return (_given_rewards(rollout) * rollout.mask).flip(1).cumsum(1).flip(1) * rollout.mask
 
 
 def empty_figures(missing: int, unused: int) -> dict[str, float]:
