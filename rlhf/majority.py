@@ -5,23 +5,22 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 
 Extractor = Callable[[str], str | None]
-NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
-CHOICE = re.compile(r"(?<![A-Za-z])\(?([A-E])\)?(?![A-Za-z])")
+# A minus counts where it does not join two things (3-4, x-4); commas where they group thousands (not 1,2,3).
+NUMBER = re.compile(r"(?:(?<![\w)\]}])[-−])?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<!\d)\.\d+)")
+CHOICE = re.compile(r"(?<![^\W_])([A-E])(?![^\W_])")
 
 
 def last_number(text: str) -> str | None:
-    """The last number, in one spelling: `1,250.0` and `1250` agree."""
+    """The last number, in one spelling and exactly: `1,250.0` and `1250` agree, and so do `−3` and `-3.00`."""
     found = NUMBER.findall(text)
     if not found:
         return None
-    try:
-        value = Decimal(found[-1].replace(",", ""))
-    except InvalidOperation:
-        return None
-    return format(value.normalize() + 0, "f") if value else "0"
+    value = Decimal(found[-1].replace(",", "").replace("−", "-"))
+    plain = format(value, "f") if value else "0"
+    return plain.rstrip("0").rstrip(".") if "." in plain else plain
 
 
 def boxed(text: str) -> str | None:
@@ -38,7 +37,7 @@ def boxed(text: str) -> str | None:
 
 
 def choice(text: str) -> str | None:
-    """The last letter from A to E that stands alone, as in a test with choices."""
+    """The last capital letter from A to E that stands alone, as in a test with choices."""
     found = CHOICE.findall(text)
     return found[-1] if found else None
 

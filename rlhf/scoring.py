@@ -54,7 +54,10 @@ def rule_scorer(rule: GoldFn, backbone: Backbone) -> Scorer:
                 texts = [
                     decode_response(backbone, list(sampled.ids[b : e + 1])) for b, e in zip(begins, marks, strict=True)
                 ]
-                found[-1].append(list(rule([(prompt, Candidate(t.strip(), "", sampled.finished)) for t in texts])))
+                # Only the last step can have been cut off.
+                whole = [True] * (len(texts) - 1) + [sampled.finished]
+                steps = [Candidate(t.strip(), "", end) for t, end in zip(texts, whole, strict=True)]
+                found[-1].append(list(rule([(prompt, step) for step in steps])))
         return found
 
     return Scorer(whole, lambda answers, split: step_ends(backbone, answers, split), steps)

@@ -24,7 +24,7 @@ def _ends(pattern: re.Pattern[str], text: str) -> list[int]:
 SPLITTERS: Mapping[str, Splitter] = {
     "lines": partial(_ends, re.compile(r"\n+")),
     "paragraphs": partial(_ends, re.compile(r"\n\s*\n")),
-    "sentences": partial(_ends, re.compile(r"[.!?…。！？]+[\"'”’)\]]*(?:\s+|$)")),
+    "sentences": partial(_ends, re.compile(r"[.!?…]+[\"'”’)\]]*(?:\s+|$)|[。！？]+[”’」』）)]*\s*")),
 }
 
 
@@ -35,11 +35,13 @@ def token_ends(ids: Sequence[int], decode: Callable[[list[int]], str], split: Sp
     token ends together count as one.
     """
     ends: list[int] = []
-    for offset in split(decode(list(ids)))[:-1]:
+    text = decode(list(ids))
+    for offset in split(text)[:-1]:
         low, high = 1, len(ids)
         while low < high:
             middle = (low + high) // 2
-            if len(decode(list(ids[:middle]))) >= offset:
+            # Compared, not counted: a character cut off in the middle of its bytes is decoded to one, too.
+            if decode(list(ids[:middle])).startswith(text[:offset]):
                 high = middle
             else:
                 low = middle + 1
