@@ -53,11 +53,15 @@ class TemperedTerm:
 
 @dataclass(frozen=True)
 class Likelihood:
-    """Responses whose log-probability is raised: one group per row of weights. weights: for each, one per token."""
+    """Responses whose log-probability is raised. weights: (N_g, T_g) of each group, one per token.
+
+    temperature: at which log-probabilities are taken; None is the one that was sampled at.
+    """
 
     name: str
     groups: tuple[Group, ...]
-    weights: tuple[Tensor, ...]  # (N_g, T_g) of each group
+    weights: tuple[Tensor, ...]
+    temperature: float | None = None
 
 
 def clipped_value_loss(values: Tensor, old_values: Tensor, returns: Tensor, eps: float) -> Tensor:
@@ -73,7 +77,10 @@ def positive_weights(better: Tensor, mask: Tensor, count: Tensor, mu: float) -> 
 
 
 def text_likelihood(name: str, texts: Sequence[Group], coefficient: float) -> Likelihood:
-    """`coefficient · mean log π` over all tokens of the candidates of `texts`."""
+    """`coefficient · mean log π` over all tokens of the candidates of `texts`.
+
+    At temperature 1: nobody sampled them, and at another one the model would learn distorted frequencies.
+    """
     tokens = sum(len(c) for g in texts for c in g.candidates)
     weights = []
     for g in texts:
@@ -81,4 +88,4 @@ def text_likelihood(name: str, texts: Sequence[Group], coefficient: float) -> Li
         for n, c in enumerate(g.candidates):
             w[n, : len(c)] = coefficient / tokens
         weights.append(w)
-    return Likelihood(name, tuple(texts), tuple(weights))
+    return Likelihood(name, tuple(texts), tuple(weights), 1.0)

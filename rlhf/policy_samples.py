@@ -21,7 +21,10 @@ from rlhf.rollout import ScoredGroup, choose, collect
 
 @dataclass(frozen=True)
 class Drawn:
-    """Scored samples of the prompts that the filter kept. figures: how they came about."""
+    """Scored samples of the prompts that the filter kept. figures: how they came about.
+
+    Among them is `reward_mean`, of all samples of the first draw that have a reward.
+    """
 
     groups: list[ScoredGroup]
     missing: int
@@ -49,15 +52,21 @@ def draw(
     for attempt in range(1, recipe.attempts + 1):
         answers = first if attempt == 1 else more(attempt)
         rewards = recipe.reward(answers, scorer)
-        baselines = [row[0] for row in scorer.whole(greedy(answers))] if recipe.needs("greedy") else None
+        baselines = (
+            [row[0] for row in recipe.reward(greedy(answers), scorer).scores] if recipe.needs("greedy") else None
+        )
         found, lost = collect(answers.prompt_ids, answers.sampled, rewards.scores, rewards.steps, baselines)
         kept, left_out = choose(found, recipe.samples, chance)
         groups, missing, unused = groups + kept, missing + lost, unused + left_out
-        figures = rewards.figures if attempt == 1 else figures
+        if attempt == 1:
+            # What the policy earns, and not what the filter left of it.
+            earned = [r.score for g in found for r in g.responses]
+            figures = rewards.figures | ({"reward_mean": sum(earned) / len(earned)} if earned else {})
         if len(groups) >= wanted:
             break
     if recipe.attempts > 1:
         figures = figures | {"attempts": float(attempt), "groups_short": float(max(0, wanted - len(groups)))}
+    unused += sum(len(g.responses) for g in groups[wanted:])
     return Drawn(groups[:wanted], missing, unused, figures)
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from labeling.jsonl import read_objects
 from labeling.records import UserError
 from rlhf.backbones import Backbone, encode_messages, encode_response
 from rlhf.packing import Group
@@ -21,28 +21,17 @@ class Text:
 
 
 def read_texts(path: Path) -> tuple[Text, ...]:
-    """Read `{"text": …}` or `{"prompt": …, "response": …}` lines. Raises UserError that names the line."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError as error:
-        raise UserError(f"there is no file of pretraining texts {path}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the pretraining texts {path}: {error}") from error
+    """Read `{"text": …}` or `{"prompt": …, "response": …}` lines, plain or gzipped.
+
+    Raises UserError that names the file and the line.
+    """
     texts = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            data = json.loads(line)
-        except ValueError as error:
-            raise UserError(f"{path} line {number} is not JSON: {error}") from error
-        keys = ("prompt", "response") if isinstance(data, dict) and "response" in data else ("text",)
-        values = [data.get(key) if isinstance(data, dict) else None for key in keys]
+    for number, data in read_objects(path):
+        keys = ("prompt", "response") if "response" in data else ("text",)
+        values = [data.get(key) for key in keys]
         if not all(isinstance(v, str) and v.strip() for v in values):
-            raise UserError(f'{path} line {number}: write {{"text": "…"}} or {{"prompt": "…", "response": "…"}}')
+            raise UserError(f'{path}:{number}: write {{"text": "…"}} or {{"prompt": "…", "response": "…"}}')
         texts.append(Text(str(values[-1]), str(values[0]) if len(keys) == 2 else None))
-    if not texts:
-        raise UserError(f"{path} has no text")
     return tuple(texts)
 
 

@@ -147,7 +147,7 @@ def all_constants() -> set[str]:
 
 
 def _stage(kind: str, name: Any, before: Callable[..., Any]) -> Callable[..., Any]:
-    if name not in STAGES[kind]:
+    if not isinstance(name, str) or name not in STAGES[kind]:
         raise UserError(f"there is no {kind} {name!r}: choose one of {', '.join(STAGES[kind])}")
     function = STAGES[kind][name]
     bound = before.keywords if isinstance(before, partial) else {}
@@ -209,4 +209,9 @@ def _checked(recipe: Recipe) -> Recipe:
         raise UserError(f"advantage = {advantage!r} needs a critic: remove critic = false")
     if recipe.critic is not None and not recipe.needs("critic"):
         raise UserError(f"critic = true: recipe {recipe.name!r} uses none; choose advantage = 'gae'")
+    reward = stage_function(recipe.reward).__name__
+    if reward == "majority_vote" and recipe.needs("greedy"):
+        raise UserError("reward = 'majority_vote' tells a single greedy response nothing: choose another advantage")
+    if reward == "step_rewards" and recipe.running_scores:
+        raise UserError("running_scores = true has no unit for reward = 'step_rewards': set one of them otherwise")
     return recipe

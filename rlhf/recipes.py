@@ -206,7 +206,9 @@ RECIPES: Mapping[str, Recipe] = {
             surrogate=surrogates.reinforce,
             aggregation=aggregation.sequence_sum,
             reward_kl=RewardKL(beta=0.01),
+            # Without a ratio, samples are right only for the policy that drew them: one step a batch.
             epochs=1,
+            minibatches=1,
         ),
         Recipe(
             name="rloo",

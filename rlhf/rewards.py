@@ -6,6 +6,7 @@ rule). A score that is missing stays None: it is counted later, and never become
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -81,5 +82,5 @@ def majority_vote(answers: Answers, scorer: Scorer, *, extract: str = "last_numb
 
 def total(values: Sequence[float | None]) -> float | None:
     """The sum, or None if one of them is missing."""
-    known = [v for v in values if v is not None and v == v]
+    known = [v for v in values if v is not None and math.isfinite(v)]
     return sum(known) if len(known) == len(values) else None

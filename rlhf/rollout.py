@@ -6,6 +6,7 @@ prompt, `assemble` adds what the reference and the critic say.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -74,8 +75,8 @@ def collect(
 ) -> tuple[list[ScoredGroup], int]:
     """Put samples and rewards together. Returns the groups, and how many responses have no reward.
 
-    A response whose reward is missing (None or NaN) is left out and counted; it never becomes a 0. So are all responses
-    to a prompt whose baseline is missing. Prompts that keep no response are dropped.
+    A response whose reward is missing (None, NaN or infinite) is left out and counted; it never becomes a 0. So are all
+    responses to a prompt whose baseline is missing. Prompts that keep no response are dropped.
     """
     groups: list[ScoredGroup] = []
     missing = 0
@@ -169,8 +170,8 @@ def assemble(
 
 
 def known(score: float | None) -> bool:
-    """Whether a score is there: neither None nor NaN."""
-    return score is not None and score == score
+    """Whether a score is there: a finite number, for with an infinite one a group has no mean."""
+    return score is not None and math.isfinite(score)
 
 
 def first_candidates(groups: Sequence[Group]) -> list[int]:
