@@ -20,8 +20,8 @@ class Signals:
     """What an advantage may use, for N responses of at most T tokens.
 
     rewards: (N, T) token rewards: outcome or step rewards and any KL penalty. mask: (N, T).
-    group: (N,) number of the prompt, shared by the responses to it. count: (N,) how often each response enters: in every
-    mean and std, one that enters twice is two equal ones, and one that does not enter is not there.
+    group: (N,) number of the prompt, shared by the responses to it. count: (N,) how often each response enters: in
+    every mean and std, one that enters twice is two equal ones, and one that does not enter is not there.
     values: (N, T) value of the state before each token, or None without a critic.
     baseline: (N,) score of the greedy response to the same prompt, or None.
     step_ends: (N, T) bool, the last token of each step, or None where only the outcome is rewarded.
