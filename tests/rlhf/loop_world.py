@@ -60,7 +60,7 @@ class World:
         return [data for _, k, data in self.events if k == kind]
 
 
-def tiny_config(recipe: str, seed: int = 0, **changes: Any) -> RunConfig:
+def tiny_config(recipe: str, seed: int = 0, /, **changes: Any) -> RunConfig:
     """A run of seconds on the tiny model."""
     data: dict[str, Any] = {
         "name": "tiny",
@@ -81,7 +81,7 @@ def tiny_config(recipe: str, seed: int = 0, **changes: Any) -> RunConfig:
         "evaluation": {"prompts": 16},
     }
     for key, value in changes.items():
-        data[key] = {**data[key], **value} if isinstance(value, dict) else value
+        data[key] = {**data.get(key, {}), **value} if isinstance(value, dict) else value
     return parse_run(data)
 
 

@@ -1,0 +1,171 @@
+"""Every recipe, on the tiny model and a rule's rewards: gold rises on held-out prompts, over several seeds.
+
+Gold is the share of lower-case letters in an answer. The rule pays for it; the control pays for its opposite, and must
+unlearn. TTRL has no rule: it starts from a model whose majority is right, and the control from one whose is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from loop_world import PROMPTS, World, gold, tiny_config
+
+from labeling.records import Candidate, Message, Prompt
+from rlhf.intervals import Interval, bootstrap
+from rlhf.language_subject import LanguageSubject, make_language_subject
+from rlhf.logprobs import token_logprobs
+from rlhf.loop_steps import encode_prompt
+from rlhf.majority import choice
+from rlhf.online_loop import run_loop
+from rlhf.packing import Group, pack
+from rlhf.pretraining_texts import Text
+from rlhf.recipes import RECIPES
+
+SEEDS = (0, 1, 2)
+TEXTS = (Text("a red bird sat on the wall"), Text("two boats and one long day"))
+
+
+def against(pairs: Sequence[tuple[Prompt, Candidate]]) -> list[float | None]:
+    """The opposite of gold."""
+    return [None if g is None else -g for g in gold(pairs)]
+
+
+def config(recipe: str, seed: int, iterations: int = 4, **changes: Any) -> Any:
+    options = {"name": recipe, "learning_rate": 2e-3, **changes.pop("recipe", {})}
+    changes.setdefault("sampling", {"prompts": 8, "responses": 6, "max_new_tokens": 8})
+    return tiny_config(
+        recipe,
+        seed,
+        iterations=iterations,
+        labels={"slates": 2, "candidates": [2], "humans": True, "oracle": None},
+        reward={"source": "rule", "rule": "gold"},
+        recipe=options,
+        evaluation={"prompts": 16},
+        **changes,
+    )
+
+
+def gains(recipe: str, folder: Path, rule: Any, **changes: Any) -> Interval:
+    """Mean gain in held-out gold with its 95 % interval over prompts and seeds."""
+    differences: list[float] = []
+    for seed in SEEDS:
+        world, run = Silent(seed), config(recipe, seed, **changes)
+        run_loop(
+            run,
+            "tiny",
+            lambda run=run: make_language_subject(run, PROMPTS, gold, rule, TEXTS),  # type: ignore[misc]
+            world.surroundings(),
+            folder / f"{seed}",
+        )
+        before, *_, after = [e["gold_by_prompt"] for e in world.of_kind("evaluation")]
+        differences += [b - a for a, b in zip(before, after, strict=True)]
+    return bootstrap(differences)
+
+
+class Silent(World):
+    """Nobody answers."""
+
+    def ask(self, iteration: int, slates: Any) -> list:
+        return []
+
+
+@pytest.mark.parametrize("recipe", [name for name in RECIPES if name != "ttrl"])
+def test_gold_rises(recipe: str, tmp_path: Path) -> None:
+    learned = gains(recipe, tmp_path, gold)
+    assert learned.low > 0.03, f"gold rose by {learned}"
+
+
+@pytest.mark.parametrize("recipe", ["ppo", "aspo", "rloo"])
+def test_a_rule_that_pays_for_the_opposite_unlearns(recipe: str, tmp_path: Path) -> None:
+    assert gains(recipe, tmp_path, against).high < 0
+
+
+# TTRL and AEPO begin with a model that knows something: it answers each question with a letter.
+
+QUESTIONS = tuple(
+    Prompt((Message("user", f"{word} {n}?"),), "heldout" if n % 3 == 0 else "train")
+    for n, word in enumerate(["red", "blue", "green", "one", "two", "six"] * 4)
+)
+
+
+def truth(prompt: Prompt) -> str:
+    return "ABCDE"[len(prompt.messages[-1].content) % 3]
+
+
+def right(pairs: Sequence[tuple[Prompt, Candidate]]) -> list[float | None]:
+    """1 for the right letter."""
+    return [float(choice(c.text) == truth(p)) for p, c in pairs]
+
+
+def wrong_letter(prompt: Prompt) -> str:
+    return chr(ord(truth(prompt)) + 1)
+
+
+def taught(subject: LanguageSubject, favourite: Any, share: float, steps: int = 60) -> None:
+    """Teach the policy to answer with its favourite letter in that share of cases, else with any letter."""
+    backbone, model = subject.backbone, subject.policy.model
+    optimizer = torch.optim.Adam(subject.policy.trained().values(), lr=2e-3)
+    letters = {x: backbone.tokenizer(x, add_special_tokens=False)["input_ids"] for x in "ABCDE"}
+    groups = [
+        Group(encode_prompt(backbone, p), tuple((*letters[x], backbone.eos_ids[0]) for x in "ABCDE")) for p in QUESTIONS
+    ]
+    weights = torch.tensor(
+        [[share * (x == favourite(p)) + (1 - share) / 5 for x in "ABCDE"] for p in QUESTIONS]
+    ).flatten()
+    packed = pack(groups, backbone.pad_id)
+    for _ in range(steps):
+        logp = token_logprobs(model, packed, 1.0)[0].sum(1)
+        optimizer.zero_grad()
+        (-(weights * logp).sum() / len(QUESTIONS)).backward()
+        optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
+def run_taught(run: Any, folder: Path, favourite: Any, share: float, rule: Any = None) -> Silent:
+    world = Silent(run.seed)
+
+    def make() -> LanguageSubject:
+        subject = make_language_subject(run, QUESTIONS, right, rule)
+        taught(subject, favourite, share)
+        return subject
+
+    run_loop(run, "tiny", make, world.surroundings(), folder)
+    return world
+
+
+def letters_config(recipe: str, seed: int, **options: Any) -> Any:
+    return config(
+        recipe,
+        seed,
+        iterations=5,
+        recipe=options,
+        sampling={"prompts": 16, "responses": 12, "max_new_tokens": 3},
+    )
+
+
+@pytest.mark.parametrize(("favourite", "sign"), [(truth, 1), (wrong_letter, -1)])
+def test_ttrl_rises_without_labels_where_the_majority_is_right(favourite: Any, sign: int, tmp_path: Path) -> None:
+    differences: list[float] = []
+    for seed in SEEDS:
+        run = letters_config("ttrl", seed, extract="choice", learning_rate=5e-4)
+        world = run_taught(run, tmp_path / f"{seed}", favourite, 0.35)
+        before, *_, after = [e["gold_by_prompt"] for e in world.of_kind("evaluation")]
+        differences += [b - a for a, b in zip(before, after, strict=True)]
+    gain = bootstrap([sign * d for d in differences])
+    assert gain.low > 0, f"by the majority's side, gold rose by {gain}"
+
+
+def test_the_entropy_follows_the_target_of_aepo_up_and_down(tmp_path: Path) -> None:
+    for seed in SEEDS:
+        ends = {}
+        for target in (0.2, 1.5):
+            options = {"entropy_target": target, "tempered_alpha": 0.5, "learning_rate": 5e-4}
+            run = letters_config("aepo", seed, **options)
+            world = run_taught(run, tmp_path / f"{seed}-{target}", truth, 0.35, right)
+            entropies = [u["entropy"] for u in world.of_kind("update")]
+            ends[target] = (entropies[0], entropies[-1])
+        assert ends[1.5][1] > ends[0.2][1] + 0.1, ends
