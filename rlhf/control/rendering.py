@@ -12,7 +12,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from multiprocessing.connection import Connection
@@ -29,6 +29,7 @@ from rlhf.control.environments import make
 MUJOCO_SIDE = 320
 LARGEST_SIDE = 400
 USUAL_FPS = 30
+MOST_FPS = 60  # of a clip: where an environment takes more steps a second, only every n-th state is shown
 ENCODER = "libx264"
 # Every tenth frame can be shown alone and none waits for a later one: so a player shows exactly the frame asked for.
 # Without looking ahead ("zerolatency") and in one thread, the same frames also become the same file.
@@ -46,7 +47,7 @@ def render_frames(segment: Segment) -> Iterator[np.ndarray]:
     observations are not those that were recorded.
     """
     with _stage(segment.environment) as env:
-        yield from _replay(env, segment)
+        yield from _replay(env, segment, range(len(segment.steps) + 1))
 
 
 def fps_of(env: gym.Env) -> int:
@@ -55,8 +56,16 @@ def fps_of(env: gym.Env) -> int:
     return max(1, round(stated)) if isinstance(stated, int | float) and stated > 0 else USUAL_FPS
 
 
+def states_per_frame(fps: int) -> int:
+    """n: a clip shows every n-th state, so that it has at most 60 frames a second, and more than 30 if it can."""
+    return -(-fps // MOST_FPS)
+
+
 def write_clip(segment: Segment, path: Path) -> None:
     """Write the segment as an H.264 video in real time. It appears under `path` whole or not at all.
+
+    Of an environment with more than 60 steps a second it shows every n-th state (see `states_per_frame`), each for as
+    long as n steps take.
 
     Until then it is called `<path>.<process id>.part`; only a killed process leaves that behind. Raises UserError as
     `render_frames` does, and without an encoder.
@@ -65,17 +74,24 @@ def write_clip(segment: Segment, path: Path) -> None:
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         with _stage(segment.environment) as env:
-            _encode(_replay(env, segment), fps_of(env), part)
+            fps = fps_of(env)
+            every = states_per_frame(fps)
+            shown = range(0, len(segment.steps) + 1, every)
+            _encode(_replay(env, segment, shown), Fraction(fps, every), part)
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
 
 
 def png_frames(segment: Segment, count: int) -> list[bytes]:
-    """`count` frames (or all, if there are fewer), evenly spaced from the first to the last, as PNG files."""
-    frames = list(render_frames(segment))
-    places = np.linspace(0, len(frames) - 1, min(count, len(frames))).round().astype(int)
-    return [_png(frames[place]) for place in places]
+    """`count` frames (or all, if there are fewer), evenly spaced from the first to the last, as PNG files.
+
+    No other states are drawn. Raises UserError as `render_frames` does.
+    """
+    last = len(segment.steps)
+    places = np.linspace(0, last, min(count, last + 1)).round().astype(int).tolist()
+    with _stage(segment.environment) as env:
+        return [_png(frame) for frame in _replay(env, segment, set(places))]
 
 
 def check_rendering(environment: str) -> None:
@@ -138,20 +154,22 @@ def _stage(environment: str) -> Iterator[gym.Env]:
         _close(env)
 
 
-def _replay(env: gym.Env, segment: Segment) -> Iterator[np.ndarray]:
-    """Do the episode again, draw the segment's states, and compare each observation with the recorded one."""
+def _replay(env: gym.Env, segment: Segment, shown: Container[int]) -> Iterator[np.ndarray]:
+    """Do the episode again, compare each observation with the recorded one, and draw the states `shown` of 0 … T."""
     observation, _ = env.reset(seed=segment.seed)
     for action in segment.actions[: segment.start]:
         observation, *_ = env.step(action)
-    for recorded, action in zip(segment.steps, segment.actions[segment.start :], strict=True):
+    for place, (recorded, action) in enumerate(zip(segment.steps, segment.actions[segment.start :], strict=True)):
         if not np.allclose(observation, recorded[: len(observation)], rtol=TOLERANCE, atol=TOLERANCE):
             raise UserError(
                 f"{segment.id} ({_name(env)}, seed {segment.seed}) did not come back the same from its seed and "
                 "actions: the clip would show something else. Use the versions of gymnasium and mujoco that made it"
             )
-        yield _picture(env)
+        if place in shown:
+            yield _picture(env)
         observation, *_ = env.step(action)
-    yield _picture(env)
+    if len(segment.steps) in shown:
+        yield _picture(env)
 
 
 def _picture(env: gym.Env) -> np.ndarray:
@@ -254,7 +272,7 @@ def _require_encoder() -> None:
         ) from error
 
 
-def _encode(frames: Iterator[np.ndarray], fps: int, path: Path) -> None:
+def _encode(frames: Iterator[np.ndarray], fps: Fraction, path: Path) -> None:
     """Write the frames as an MP4 whose index comes first, so that a browser can begin before it has the whole file."""
     import av
 

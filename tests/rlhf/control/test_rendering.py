@@ -6,6 +6,7 @@ import random
 import signal
 from ctypes.util import find_library
 from dataclasses import replace
+from fractions import Fraction
 
 import av
 import gymnasium as gym
@@ -18,7 +19,7 @@ from labeling.store import Store
 from rlhf.control import rendering
 from rlhf.control.environments import EnvironmentConfig, make, spec
 from rlhf.control.episodes import Recorder, cut, draw_segments
-from rlhf.control.rendering import check_rendering, fps_of, png_frames, render_frames, write_clip
+from rlhf.control.rendering import check_rendering, fps_of, png_frames, render_frames, states_per_frame, write_clip
 
 
 class Odd(gym.Env):
@@ -46,6 +47,23 @@ class Odd(gym.Env):
         return np.full({"grey": (50, 50), "wide": (101, 903, 3)}[self.draw], 99, np.uint8)
 
 
+class Fast(Odd):
+    """It takes 125 steps a second and gets 20 shades brighter with each, up to white and from black again."""
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 125}  # noqa: RUF012
+
+    def reset(self, *, seed=None, options=None):
+        self.shade = 0
+        return super().reset(seed=seed)
+
+    def step(self, action):
+        self.shade = (self.shade + 20) % 256
+        return super().step(action)
+
+    def render(self):
+        return np.full((50, 50, 3), self.shade, np.uint8)
+
+
 class Blind(Odd):
     """It can not be drawn at all."""
 
@@ -55,6 +73,7 @@ class Blind(Odd):
 # Other processes know them as "test_rendering:Odd-v0": Gymnasium imports this file for it.
 gym.register("Odd-v0", Odd, max_episode_steps=9)
 gym.register("Blind-v0", Blind, max_episode_steps=9)
+gym.register("Fast-v0", Fast, max_episode_steps=50)
 
 
 def environment(id, **options):
@@ -177,6 +196,26 @@ def test_a_choice_of_actions_and_large_pictures_are_fine(tmp_path):
 def test_odd_sides_are_made_even():
     wide = segment_of("Odd-v0", 0, 3, draw="wide")
     assert {frame.shape for frame in render_frames(wide)} == {(44, 400, 3)}  # 101 × 400 / 903 = 44.7
+
+
+def test_a_clip_of_many_steps_a_second_shows_every_nth_of_them_in_real_time(tmp_path):
+    """Hopper's 125 steps a second become 125/3 = 41.7 frames; 50 steps, 51 states, 17 frames: 17·3/125 = 0.408 s."""
+    fast = segment_of("Fast-v0", 0, 50)
+    write_clip(fast, tmp_path / "clip.mp4")
+    shown, states = decoded(tmp_path / "clip.mp4"), list(render_frames(fast))
+    assert (len(shown), len(states)) == (17, 51)
+    for n, picture in enumerate(shown):
+        assert apart(picture, states[3 * n]) < 2 < apart(picture, states[3 * n + 1])
+    with av.open(str(tmp_path / "clip.mp4")) as file:
+        stream = file.streams.video[0]
+        assert stream.average_rate == Fraction(125, 3)
+        assert float(stream.duration * stream.time_base) == pytest.approx(17 * 3 / 125)
+
+
+@pytest.mark.parametrize(("fps", "every"), [(1, 1), (30, 1), (60, 1), (61, 2), (100, 2), (125, 3), (500, 9)])
+def test_frames_a_second(fps, every):
+    assert states_per_frame(fps) == every
+    assert fps < 60 or 30 < fps / every <= 60
 
 
 def test_speed_is_real_time_or_a_guess():
