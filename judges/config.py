@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +23,7 @@ from judges.toml_data import read_toml, validated
 from labeling.records import Annotator, Candidate, Message, Prompt, UserError, content_id
 
 KINDS = ("criteria", "endpoint")
+KEPT_CLIPS = 128  # clips whose pictures are kept in memory, some 100 kB each: one is asked about several times
 BASE_URL_ENV = "OPENAI_BASE_URL"
 ENDPOINT_KEYS = {field.name for field in fields(Endpoint)} - {"api_key"} | {"api_key_env"}
 
@@ -40,9 +42,9 @@ class JudgeFile:
 def load_judge(path: Path, rubrics: Path, frames: Draw | None = None) -> Judge:
     """Load a judge from a TOML file; `rubrics` is the folder of the shipped rubrics.
 
-    frames: draws clips (id and count to PNGs), for judges that see. A rubric given as a path is looked for beside the
-    judge's file. Raises UserError, one line that names file,
-    key and cure, also when the environment variable of the key is missing.
+    frames: draws clips (id and count to PNGs), for judges that see; what was drawn of late is kept. A rubric given as
+    a path is looked for beside the judge's file. Raises UserError, one line that names file, key and cure, also when
+    the environment variable of the key is missing.
     """
     data = read_toml(path)
     kind = data.get("kind")
@@ -60,7 +62,8 @@ def load_judge(path: Path, rubrics: Path, frames: Draw | None = None) -> Judge:
         raise UserError(f"{path}: frames = {endpoint.frames}, but there are no clips to draw here: set frames = 0")
     sees = [endpoint.frames] if endpoint.frames else []
     version = content_id("judge", rubric.fingerprint, WORDING, *sees)
-    return EndpointJudge(_annotator(file, endpoint.model, version), rubric, endpoint, str(path), key_source, frames)
+    draw = lru_cache(KEPT_CLIPS)(frames) if frames else None
+    return EndpointJudge(_annotator(file, endpoint.model, version), rubric, endpoint, str(path), key_source, draw)
 
 
 def _annotator(file: JudgeFile, model: str, version: str) -> Annotator:

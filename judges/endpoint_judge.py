@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING
 
 from judges.answer import Answer, Clips
@@ -28,7 +27,7 @@ FEWEST_FAILURES_TO_STOP = 20
 class EndpointJudge:
     """A model behind an endpoint, with a rubric. file, key_source: the file and the key's origin, for messages.
 
-    draw: draws clips for a model that sees; it is called in the thread that asks.
+    draw: draws clips for a model that sees; it is called in the thread that asks, for each order of a slate.
     """
 
     annotator: Annotator
@@ -72,12 +71,12 @@ class EndpointJudge:
 
         async with open_client(self.endpoint) as client:
 
-            async def call(question: Question, pictures: Callable[[str], Sequence[bytes]]) -> JudgeCall:
+            async def call(question: Question) -> JudgeCall:
                 nonlocal failures_in_a_row, last_failure
                 key = self.call_key(question)
                 if key in known and known[key].outcome in ANSWERS:
                     return known[key]
-                made = await self._call(client, key, question, pictures)
+                made = await self._call(client, key, question)
                 record(made)
                 if made.outcome == "endpoint_failure":
                     failures_in_a_row, last_failure = failures_in_a_row + 1, made.reply
@@ -86,9 +85,8 @@ class EndpointJudge:
                 return made
 
             async def work(slate: Slate) -> None:
-                pictures = cache(self._pictures)  # both questions show the same
                 asked = questions(self.rubric, slate, self.endpoint.frames > 0)
-                calls = [await call(question, pictures) for question in asked]
+                calls = [await call(question) for question in asked]
                 emit(slate, answer_of(calls))
                 if failures_in_a_row >= max(FEWEST_FAILURES_TO_STOP, 2 * self.endpoint.concurrency):
                     raise UserError(
@@ -118,12 +116,10 @@ class EndpointJudge:
                 "frames = 0 to judge by descriptions alone"
             ) from error
 
-    async def _call(
-        self, client: AsyncOpenAI, key: str, question: Question, pictures: Callable[[str], Sequence[bytes]]
-    ) -> JudgeCall:
+    async def _call(self, client: AsyncOpenAI, key: str, question: Question) -> JudgeCall:
         """Ask one question; a failure is a call too, with its reason in place of the reply."""
         seen = any(part.clip for part in question.parts)
-        messages = chat_with_pictures(question, pictures) if seen else chat(question.messages)
+        messages = chat_with_pictures(question, self._pictures) if seen else chat(question.messages)
         try:
             completion = await ask(client, self.endpoint, messages, self.endpoint.max_retries)
         except CallFailed as failure:

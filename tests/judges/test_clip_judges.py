@@ -104,7 +104,7 @@ def test_pictures_go_with_their_letters_in_both_orders(
     assert label_of(store, judge, clip_slate(MIDDLE, BRIGHT, DARK)).ranks == (2, 1, 3)
 
 
-def test_pictures_are_drawn_once_for_both_orders_and_kept_nowhere(
+def test_pictures_are_drawn_once_for_all_questions_and_stored_nowhere(
     scripted: Scripted, judge_file: Callable[..., Path], store: Store
 ) -> None:
     scripted.reply = prefers_bright
@@ -127,6 +127,8 @@ def test_pictures_are_drawn_once_for_both_orders_and_kept_nowhere(
     assert {judge.call_key(question) for question in questions(judge.rubric, slate, pictures=True)} == set(calls)
     judge.answer([slate], calls, lambda call: pytest.fail("asked again"), lambda slate, answer: None)
     assert len(drawn) == 2  # what is known is not drawn either
+    label_of(store, judge, clip_slate(DARK, MIDDLE))
+    assert drawn[2:] == [MIDDLE]
 
 
 def test_call_keys_cover_what_was_shown(judge_file: Callable[..., Path]) -> None:
