@@ -27,12 +27,18 @@ from labeling.segments import Segment
 LIMIT_SECONDS = 120.0
 # A file that was served or made so lately is in use: it stays, however much space the clips take.
 IN_USE_SECONDS = 600.0
+# So long after a clip could not be drawn nobody tries again: it would fail the same, and others would wait for it.
+REMEMBERED_SECONDS = 300.0
 
 Write = Callable[[Segment, Path], None]
 
 
 class UnknownClip(UserError):
     """The project has no clip of this id."""
+
+
+class NotDrawn(UserError):
+    """The clip could not be drawn; trying again at once would end the same."""
 
 
 @dataclass
@@ -63,6 +69,7 @@ class ClipShelf:
         self._asked: OrderedDict[str, Future[Path]] = OrderedDict()  # somebody waits: first come, first served
         self._ahead: OrderedDict[str, Future[Path]] = OrderedDict()  # for later: the first is made next
         self._making: dict[str, Future[Path]] = {}
+        self._failed: dict[str, tuple[float, str]] = {}  # when it may be tried again, and why it failed
         self._thread: threading.Thread | None = None
         self._worker: _Worker | None = None
         self._closed = False
@@ -70,7 +77,8 @@ class ClipShelf:
     def video(self, clip_id: str) -> Path:
         """The file of a clip, which is made first, and before all others, where it is not there yet.
 
-        Raises UnknownClip, or UserError when the clip cannot be made.
+        Raises UnknownClip, or UserError when the clip cannot be made. What could not be drawn is told again for a while
+        without another try.
         """
         _require_id(clip_id)
         path = self._path(clip_id)
@@ -79,6 +87,8 @@ class ClipShelf:
         with self._changed:
             if self._closed:
                 raise UserError(f"{clip_id} was not made: the server is being stopped")
+            if failure := self._recent_failure(clip_id):
+                raise failure
             future = self._making.get(clip_id) or self._asked.get(clip_id)
             if future is None:
                 future = self._asked[clip_id] = self._ahead.pop(clip_id, Future())
@@ -93,7 +103,8 @@ class ClipShelf:
         missing = [i for i in dict.fromkeys(clip_ids) if is_clip_id(i) and not _mark_used(self._path(i))]
         with self._changed:
             for clip_id in reversed(missing):
-                if not self._closed and clip_id not in self._making and clip_id not in self._asked:
+                waits = clip_id in self._making or clip_id in self._asked
+                if not self._closed and not waits and not self._recent_failure(clip_id):
                     self._ahead.setdefault(clip_id, Future())
                     self._ahead.move_to_end(clip_id, last=False)
                     self._go_on()
@@ -108,6 +119,11 @@ class ClipShelf:
             worker.process.kill()
         if thread is not None:
             thread.join()
+
+    def _recent_failure(self, clip_id: str) -> NotDrawn | None:
+        """Why a clip could not be drawn of late; the caller holds the lock."""
+        until, why = self._failed.get(clip_id, (0.0, ""))
+        return NotDrawn(why) if time.monotonic() < until else None
 
     def _path(self, clip_id: str) -> Path:
         return self.folder / f"{clip_id}.mp4"
@@ -135,6 +151,8 @@ class ClipShelf:
                 failure = error
             with self._changed:
                 del self._making[clip_id]
+                if isinstance(failure, NotDrawn):
+                    self._failed[clip_id] = (time.monotonic() + REMEMBERED_SECONDS, str(failure))
             if failure is None:
                 future.set_result(self._path(clip_id))
             else:
@@ -167,11 +185,11 @@ class ClipShelf:
             late = time.monotonic() - began >= LIMIT_SECONDS
             status = self._stop_worker()
             why = f"took longer than {LIMIT_SECONDS:g} s" if late else f"crashed ({_ending(status)})"
-            raise UserError(f"{clip_id} was not made: the process that draws clips {why}") from None
+            raise NotDrawn(f"{clip_id} was not made: the process that draws clips {why}") from None
         finally:
             alarm.cancel()
         if said:
-            raise UserError(said)
+            raise NotDrawn(said)
         self._make_room()
 
     def _living_worker(self) -> _Worker:

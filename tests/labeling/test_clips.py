@@ -66,6 +66,12 @@ def log(shelf: ClipShelf) -> list[list[str]]:
     return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
 
 
+def refusal(shelf: ClipShelf, clip: str) -> str:
+    with pytest.raises(UserError) as error:
+        shelf.video(clip)
+    return str(error.value)
+
+
 def wait_until(true) -> None:
     for _ in range(400):
         if true():
@@ -174,6 +180,26 @@ def test_an_error_is_one_line_and_is_told_to_all_who_wait(store, shelf):
     with pytest.raises(UserError, match=rf"^{bug} was not made \(ValueError: an odd number\)$"):
         shelf.video(bug)
     assert len({pid for _, pid, _ in log(shelf)}) == 1
+
+
+def test_what_could_not_be_drawn_is_remembered_for_a_while(store, shelf, monkeypatch):
+    crash, bug, good = kept(store, "crash", "bug", "plain")
+    why = {clip: refusal(shelf, clip) for clip in (crash, bug)}
+    for _ in range(3):
+        shelf.prepare([crash, bug])
+        assert {clip: refusal(shelf, clip) for clip in (crash, bug)} == why
+    assert shelf.video(good).exists()
+    assert [clip for clip, *_ in log(shelf)] == [crash, bug, good]
+    monkeypatch.setattr(clips.time, "monotonic", lambda now=clips.time.monotonic: now() + clips.REMEMBERED_SECONDS)
+    assert refusal(shelf, bug) == why[bug]
+    assert [clip for clip, *_ in log(shelf)] == [crash, bug, good, bug]
+
+
+def test_a_clip_that_was_unknown_is_made_once_it_is_there(store, shelf):
+    late = segment("late")
+    assert "there is no clip" in refusal(shelf, late.id)
+    store.add_segments([late])
+    assert shelf.video(late.id).exists()
 
 
 def test_the_files_served_longest_ago_go_first(store):
