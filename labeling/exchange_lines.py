@@ -160,7 +160,14 @@ def _annotator(o: Mapping[str, Any]) -> Annotator:
 
 def _label(o: Mapping[str, Any], slate: Slate) -> Label:
     keys = {"annotator", "outcome", "client_key", "ranks", "probability", "strength", "order", "seconds", "reason"}
-    _require_known(o, keys | {"supersedes"}, "a label")
+    keys |= {"supersedes", "unranked", "flags", "criteria", "purpose"}
+    _require_known(o, keys, "a label")
+    criteria: dict[str, str] = _get(o, "criteria", dict, {})
+    if not all(isinstance(choice, str) for choice in criteria.values()):
+        raise UserError("'criteria' maps names to \"first\", \"second\" or \"tie\"")
+    flags = _get(o, "flags", list, [])
+    if not all(isinstance(flag, str) for flag in flags):
+        raise UserError("'flags' is a list of words")
     return Label(
         slate_id=slate.id,
         annotator=_get(_get(o, "annotator", dict), "id", str),
@@ -173,6 +180,10 @@ def _label(o: Mapping[str, Any], slate: Slate) -> Label:
         seconds=_get(o, "seconds", float, None),
         reason=_get(o, "reason", str, ""),
         supersedes=_get(o, "supersedes", str, None),
+        unranked=_numbers(o, "unranked", int),
+        flags=tuple(flags),
+        criteria=tuple(criteria.items()),
+        purpose=_get(o, "purpose", str, "teach"),
     )
 
 
@@ -189,6 +200,10 @@ def label_line(slate: Slate, labels: Iterable[Label], annotators: Mapping[str, A
     for label in labels:
         answer = {**asdict(label), "annotator": asdict(annotators[label.annotator])}
         del answer["slate_id"]  # it follows from the content
+        answer["criteria"] = dict(label.criteria)
+        for key, usual in (("unranked", ()), ("flags", ()), ("criteria", {}), ("purpose", "teach")):
+            if answer[key] == usual:
+                del answer[key]
         answers.append(answer)
     candidates, lineage = list(map(_candidate_object, slate.candidates)), asdict(slate.lineage)
     return {**prompt_line(slate.prompt), "candidates": candidates, "lineage": lineage, "labels": answers}

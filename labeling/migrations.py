@@ -69,6 +69,43 @@ CREATE TABLE segment (
 ALTER TABLE lease ADD COLUMN turn INTEGER NOT NULL DEFAULT 0;
 """
 
+THIRD = """
+ALTER TABLE label ADD COLUMN unranked TEXT NOT NULL DEFAULT '[]';
+ALTER TABLE label ADD COLUMN flags TEXT NOT NULL DEFAULT '[]';
+ALTER TABLE label ADD COLUMN criteria TEXT NOT NULL DEFAULT '[]';
+ALTER TABLE label ADD COLUMN purpose TEXT NOT NULL DEFAULT 'teach';
+ALTER TABLE lease ADD COLUMN purpose TEXT NOT NULL DEFAULT 'teach';
+ALTER TABLE annotator ADD COLUMN revoked REAL;
+ALTER TABLE annotator ADD COLUMN revoked_because TEXT NOT NULL DEFAULT '';
+DROP VIEW standing;
+CREATE VIEW standing AS
+    SELECT label.* FROM label LEFT JOIN label AS later ON later.supersedes = label.client_key
+    WHERE later.seq IS NULL AND label.outcome != 'undone' AND label.purpose != 'repeat';
+CREATE VIEW repeated AS
+    SELECT label.* FROM label LEFT JOIN label AS later ON later.supersedes = label.client_key
+    WHERE later.seq IS NULL AND label.outcome != 'undone' AND label.purpose = 'repeat';
+CREATE TABLE gold_item (
+    slate_id TEXT PRIMARY KEY REFERENCES slate(id), ranks TEXT NOT NULL, kind TEXT NOT NULL
+) STRICT;
+CREATE TABLE setting (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+CREATE TABLE account (
+    name TEXT PRIMARY KEY, role TEXT NOT NULL, password TEXT NOT NULL, created REAL NOT NULL, closed REAL
+) STRICT;
+CREATE TABLE invite (
+    token TEXT PRIMARY KEY, role TEXT NOT NULL, created_by TEXT NOT NULL, created REAL NOT NULL,
+    expires REAL NOT NULL, used_by TEXT
+) STRICT;
+CREATE TABLE session (
+    token TEXT PRIMARY KEY, account TEXT NOT NULL REFERENCES account(name), kind TEXT NOT NULL, note TEXT NOT NULL,
+    created REAL NOT NULL, expires REAL NOT NULL
+) STRICT;
+CREATE TABLE failed_login (who TEXT PRIMARY KEY, count INTEGER NOT NULL, until REAL NOT NULL) STRICT;
+CREATE TABLE webhook (
+    id INTEGER PRIMARY KEY, url TEXT NOT NULL, secret TEXT NOT NULL, events TEXT NOT NULL, created REAL NOT NULL,
+    last_error TEXT NOT NULL DEFAULT ''
+) STRICT;
+"""
+
 
 def first_shape(db: Database) -> None:
     """Prompts, slates, labels, leases, judge calls and run events."""
@@ -80,13 +117,18 @@ def clips(db: Database) -> None:
     _run_all(db, SECOND)
 
 
+def people(db: Database) -> None:
+    """Accounts, what labels say beyond an order, items with a known answer, and annotators who were revoked."""
+    _run_all(db, THIRD)
+
+
 def _run_all(db: Database, statements: str) -> None:
     for statement in statements.split(";\n"):
         if statement.strip():
             db.execute(statement)
 
 
-STEPS = (first_shape, clips)
+STEPS = (first_shape, clips, people)
 
 
 def migrate(db: Database, path: str) -> None:

@@ -13,6 +13,7 @@ from labeling.records import Annotator, Label, Preference, pairs
 def expand(label: Label, annotator: Annotator) -> tuple[Preference, ...]:
     """Expand one label into C(K, 2) preferences: p = 1 above, 0 below, 0.5 tied, or the pair's own probability.
 
+    Of two candidates that were both left unranked nothing is known, and they give no preference.
     Each of the C(K, 2) pairs carries the annotator's weight and flip rate. A pair's strength becomes its margin
     (Llama-2, arXiv 2307.09288), signed towards the preferred side.
     """
@@ -20,6 +21,8 @@ def expand(label: Label, annotator: Annotator) -> tuple[Preference, ...]:
         return ()
     preferences = []
     for i, j in pairs(len(label.ranks)):
+        if i in label.unranked and j in label.unranked:
+            continue
         lead = label.ranks[j] - label.ranks[i]
         side = (lead > 0) - (lead < 0)
         p = (1 + side) / 2 if label.probability is None else label.probability

@@ -29,7 +29,10 @@ Outcome = Literal[
     "endpoint_failure",  # no usable reply came
     "undone",  # takes back the label that it supersedes
 ]
+# Why a label was asked for: to teach; to see whether this person agrees with themselves; to settle a disagreement.
+Purpose = Literal["teach", "repeat", "adjudicate"]
 MAX_CANDIDATES = 9
+MAX_TEXT = 10_000  # characters of a rationale
 
 
 class UserError(Exception):
@@ -177,6 +180,10 @@ class Label:
     ranks: (K,) rank of each candidate, 1 = best, equal = tied; only for the outcome "ranked".
     probability: P(candidate 0 is better), for pairs whose annotator gives one.
     strength: 0 (about equal) to 1 (significantly better), for pairs whose annotator was asked.
+    unranked: candidates that the annotator left out of the order: worse than the ranked ones, and among themselves
+    nothing is known. They share the last rank.
+    flags: what is wrong with candidates or slate, in a word each ("unsafe", "broken"). criteria: choices for single
+    criteria, (name, "first" | "second" | "tie") of a pair by candidate. purpose: why it was asked for.
     order: (K,) order[k] is the candidate that was shown in place k.
     supersedes: client_key of the label that this one replaces; labels are never edited or deleted.
     """
@@ -192,9 +199,14 @@ class Label:
     seconds: float | None = None
     reason: str = ""
     supersedes: str | None = None
+    unranked: tuple[int, ...] = ()
+    flags: tuple[str, ...] = ()
+    criteria: tuple[tuple[str, str], ...] = ()
+    purpose: Purpose = "teach"
 
     def __post_init__(self) -> None:
         _require_choice("outcome", self.outcome, Outcome)
+        _require_choice("purpose", self.purpose, Purpose)
         _require(0 < len(self.client_key) <= 200, "a label needs a client_key of 1 to 200 characters")
         ranked = self.outcome == "ranked"
         _require(ranked == (self.ranks is not None), "a label has ranks exactly when its outcome is 'ranked'")
@@ -210,6 +222,19 @@ class Label:
                 _require(0 <= value <= 1, f"a {name} lies in [0, 1], not {value}")
         if self.seconds is not None:
             _require(0 <= self.seconds < math.inf, f"seconds are >= 0 and finite, not {self.seconds}")
+        if self.unranked:
+            ranks = self.ranks or ()
+            inside = len(set(self.unranked)) == len(self.unranked) and all(0 <= n < len(ranks) for n in self.unranked)
+            _require(inside, f"unranked names candidates of a ranked slate, not {list(self.unranked)}")
+            _require(len(self.unranked) < len(ranks), "a label that ranks nothing is no ranking")
+            worst = {ranks[n] for n in self.unranked}
+            others = [r for n, r in enumerate(ranks) if n not in self.unranked]
+            _require(len(worst) == 1 and max(others) < min(worst), "unranked candidates share the last rank")
+        words = all(re.fullmatch(r"[\w-]{1,40}", f) for f in (*self.flags, *(name for name, _ in self.criteria)))
+        _require(words, "flags and criteria are single words of at most 40 letters")
+        choices = all(choice in ("first", "second", "tie") for _, choice in self.criteria)
+        _require(choices, 'the choice for a criterion is "first", "second" or "tie"')
+        _require(len(self.reason) <= MAX_TEXT, f"a reason has at most {MAX_TEXT} characters")
         if self.order:
             permutation = sorted(self.order) == list(range(len(self.order)))
             _require(permutation, f"order must be a permutation of the candidates, not {list(self.order)}")

@@ -28,6 +28,10 @@ WANTED = """k BETWEEN ? AND ? AND id NOT IN (SELECT slate_id FROM standing WHERE
       + (SELECT count(*) FROM lease WHERE slate_id = slate.id AND expires > ? AND annotator != ?) < ?"""
 
 
+# The labels that stand, answers to planned repeats among them.
+ANSWERS = "(SELECT * FROM standing UNION ALL SELECT * FROM repeated)"
+
+
 class Conflict(UserError):
     """The label contradicts one that stands (its key was used for another answer, or its slate is unknown)."""
 
@@ -52,7 +56,7 @@ class Store(StoredSlates, StoredRuns):
             self._add_annotator(annotator)
 
     def _add_annotator(self, a: Annotator) -> None:
-        sql = "INSERT INTO annotator VALUES (?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET kind = excluded.kind, "
+        sql = "INSERT INTO annotator (id, kind, weight, flip_rate) VALUES (?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET kind = excluded.kind, "
         sql += "weight = excluded.weight, flip_rate = excluded.flip_rate"
         self.db.execute(sql, [a.id, a.kind, a.weight, a.flip_rate])
 
@@ -87,15 +91,17 @@ class Store(StoredSlates, StoredRuns):
         if not self.rows("SELECT 1 FROM annotator WHERE id = ?", [label.annotator]):
             raise Conflict(f"the annotator {label.annotator!r} is not known to this project")
         if label.supersedes is not None:
-            old = self.rows("SELECT slate_id, annotator FROM standing WHERE client_key = ?", [label.supersedes])
+            old = self.rows(f"SELECT slate_id, annotator FROM {ANSWERS} WHERE client_key = ?", [label.supersedes])
             if old != [{"slate_id": label.slate_id, "annotator": label.annotator}]:
                 raise Conflict(f"{label.supersedes!r} is not a standing label of {label.annotator} on this slate")
         given = [label.client_key, label.slate_id, label.annotator, label.outcome, _json(label.ranks)]
+        said = [json.dumps(x, ensure_ascii=False) for x in (label.unranked, label.flags, label.criteria)]
         judged = [label.probability, label.strength, _json(label.order), label.seconds, label.reason]
         self.db.execute(
             "INSERT INTO label (client_key, slate_id, annotator, outcome, ranks, probability, strength, "
-            "display_order, seconds, reason, supersedes, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            [*given, *judged, label.supersedes, time.time()],
+            "display_order, seconds, reason, supersedes, created, unranked, flags, criteria, purpose) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [*given, *judged, label.supersedes, time.time(), *said, label.purpose],
         )
         self.db.execute("DELETE FROM lease WHERE slate_id = ? AND annotator = ?", [label.slate_id, label.annotator])
         return 1
@@ -167,7 +173,7 @@ class Store(StoredSlates, StoredRuns):
 
     def _add_lease(self, slate_id: str, annotator: str, order: Sequence[int], expires: float, turn: int) -> None:
         self.db.execute(
-            "INSERT INTO lease VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE "
+            "INSERT INTO lease (slate_id, annotator, display_order, expires, turn) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE "
             "SET display_order = excluded.display_order, expires = excluded.expires, turn = excluded.turn",
             [slate_id, annotator, json.dumps(order), expires, turn],
         )
@@ -208,8 +214,8 @@ class Store(StoredSlates, StoredRuns):
             if known == [{"annotator": annotator, "outcome": "undone"}]:
                 return False
             last = self.rows(
-                "SELECT standing.* FROM standing JOIN slate ON slate.id = slate_id "
-                "WHERE annotator = ? AND k BETWEEN ? AND ? ORDER BY standing.seq DESC LIMIT 1",
+                f"SELECT answer.* FROM {ANSWERS} AS answer JOIN slate ON slate.id = slate_id "
+                "WHERE annotator = ? AND k BETWEEN ? AND ? ORDER BY answer.seq DESC LIMIT 1",
                 [annotator, *k],
             )
             if not last:
@@ -239,4 +245,8 @@ def _label(row: Mapping[str, Any]) -> Label:
         seconds=row["seconds"],
         reason=row["reason"],
         supersedes=row["supersedes"],
+        unranked=tuple(json.loads(row["unranked"])),
+        flags=tuple(json.loads(row["flags"])),
+        criteria=tuple((name, choice) for name, choice in json.loads(row["criteria"])),
+        purpose=row["purpose"],
     )

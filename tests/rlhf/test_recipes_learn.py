@@ -6,6 +6,7 @@ unlearn. TTRL has no rule: it starts from a model whose majority is right, and t
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def against(pairs: Sequence[tuple[Prompt, Candidate]]) -> list[float | None]:
     return [None if g is None else -g for g in gold(pairs)]
 
 
-def config(recipe: str, seed: int, iterations: int = 4, **changes: Any) -> Any:
+def config(recipe: str, seed: int, /, iterations: int = 4, **changes: Any) -> Any:
     options = {"name": recipe, "learning_rate": 2e-3, **changes.pop("recipe", {})}
     changes.setdefault("sampling", {"prompts": 8, "responses": 6, "max_new_tokens": 8})
     return tiny_config(
@@ -44,12 +45,11 @@ def config(recipe: str, seed: int, iterations: int = 4, **changes: Any) -> Any:
         labels={"slates": 2, "candidates": [2], "humans": True, "oracle": None},
         reward={"source": "rule", "rule": "gold"},
         recipe=options,
-        evaluation={"prompts": 16},
-        **changes,
+        **{"evaluation": {"prompts": 16}, **changes},
     )
 
 
-def gains(recipe: str, folder: Path, rule: Any, **changes: Any) -> Interval:
+def gains(recipe: str, folder: Path, rule: Any, /, **changes: Any) -> Interval:
     """Mean gain in held-out gold with its 95 % interval over prompts and seeds."""
     differences: list[float] = []
     for seed in SEEDS:
@@ -75,7 +75,9 @@ class Silent(World):
 
 @pytest.mark.parametrize("recipe", [name for name in RECIPES if name != "ttrl"])
 def test_gold_rises(recipe: str, tmp_path: Path) -> None:
-    learned = gains(recipe, tmp_path, gold)
+    # ReMax uses each sample once, and its baseline says less than a group or a critic does: it gets more steps.
+    longer = {"iterations": 8, "recipe": {"minibatches": 4}} if recipe == "remax" else {}
+    learned = gains(recipe, tmp_path, gold, **longer)
     assert learned.low > 0.03, f"gold rose by {learned}"
 
 
@@ -87,8 +89,8 @@ def test_a_rule_that_pays_for_the_opposite_unlearns(recipe: str, tmp_path: Path)
 # TTRL and AEPO begin with a model that knows something: it answers each question with a letter.
 
 QUESTIONS = tuple(
-    Prompt((Message("user", f"{word} {n}?"),), "heldout" if n % 3 == 0 else "train")
-    for n, word in enumerate(["red", "blue", "green", "one", "two", "six"] * 4)
+    Prompt((Message("user", f"{word} {n}?"),), "heldout" if n % 2 == 0 else "train")
+    for n, word in enumerate(["red", "blue", "green", "one", "two", "seven"] * 8)
 )
 
 
@@ -105,9 +107,18 @@ def wrong_letter(prompt: Prompt) -> str:
     return chr(ord(truth(prompt)) + 1)
 
 
+TAUGHT: dict[tuple[Any, float], dict[str, Any]] = {}
+
+
 def taught(subject: LanguageSubject, favourite: Any, share: float, steps: int = 60) -> None:
-    """Teach the policy to answer with its favourite letter in that share of cases, else with any letter."""
+    """Teach the policy to answer with its favourite letter in that share of cases, else with any letter.
+
+    Once for all seeds: what differs between them is what is sampled.
+    """
     backbone, model = subject.backbone, subject.policy.model
+    if (favourite, share) in TAUGHT:
+        model.load_state_dict(TAUGHT[favourite, share])
+        return
     optimizer = torch.optim.Adam(subject.policy.trained().values(), lr=2e-3)
     letters = {x: backbone.tokenizer(x, add_special_tokens=False)["input_ids"] for x in "ABCDE"}
     groups = [
@@ -123,6 +134,7 @@ def taught(subject: LanguageSubject, favourite: Any, share: float, steps: int = 
         (-(weights * logp).sum() / len(QUESTIONS)).backward()
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
+    TAUGHT[favourite, share] = copy.deepcopy(model.state_dict())
 
 
 def run_taught(run: Any, folder: Path, favourite: Any, share: float, rule: Any = None) -> Silent:
@@ -137,13 +149,14 @@ def run_taught(run: Any, folder: Path, favourite: Any, share: float, rule: Any =
     return world
 
 
-def letters_config(recipe: str, seed: int, **options: Any) -> Any:
+def letters_config(recipe: str, seed: int, iterations: int = 5, **options: Any) -> Any:
     return config(
         recipe,
         seed,
-        iterations=5,
+        iterations=iterations,
         recipe=options,
         sampling={"prompts": 16, "responses": 12, "max_new_tokens": 3},
+        evaluation={"prompts": 24},
     )
 
 
@@ -159,13 +172,22 @@ def test_ttrl_rises_without_labels_where_the_majority_is_right(favourite: Any, s
     assert gain.low > 0, f"by the majority's side, gold rose by {gain}"
 
 
+def no_e(pairs: Sequence[tuple[Prompt, Candidate]]) -> list[float | None]:
+    """1 for each of four letters: there are many ways to be right, so the entropy is free to go up or down."""
+    return [float(choice(c.text) in set("ABCD")) for _, c in pairs]
+
+
 def test_the_entropy_follows_the_target_of_aepo_up_and_down(tmp_path: Path) -> None:
     for seed in SEEDS:
-        ends = {}
-        for target in (0.2, 1.5):
-            options = {"entropy_target": target, "tempered_alpha": 0.5, "learning_rate": 5e-4}
-            run = letters_config("aepo", seed, **options)
-            world = run_taught(run, tmp_path / f"{seed}-{target}", truth, 0.35, right)
-            entropies = [u["entropy"] for u in world.of_kind("update")]
-            ends[target] = (entropies[0], entropies[-1])
-        assert ends[1.5][1] > ends[0.2][1] + 0.1, ends
+        ends: dict[float, list[float]] = {}
+        for target in (0.4, 1.1):
+            # Further apart than in the paper, which takes hundreds of steps.
+            temperatures = {"high_temperature": 2.0, "low_temperature": 0.5, "tempered_alpha": 1.5}
+            run = letters_config("aepo", seed, 8, entropy_target=target, learning_rate=5e-4, **temperatures)
+            world = run_taught(run, tmp_path / f"{seed}-{target}", truth, 0.5, no_e)
+            ends[target] = [u["sampling_entropy"] for u in world.of_kind("update")]
+        before = ends[0.4][0]
+        assert before == ends[1.1][0]
+        low, high = (sum(ends[target][-3:]) / 3 for target in (0.4, 1.1))
+        assert low < before - 0.1, ends
+        assert high > before + 0.1, ends
