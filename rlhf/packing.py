@@ -4,15 +4,22 @@ A row holds `[prompt | candidate 1 | candidate 2 | …]`. Each candidate sees th
 positions continue from the prompt's end, so its hidden states are those of the plain sequence
 `[prompt | candidate]`; a slate or a group costs `P + ΣT` tokens instead of `K·P + ΣT`. With one candidate in
 each row this is the plain layout.
+
+On a CPU attention is computed piece by piece (a prompt, a candidate), so that no pair of tokens is computed of which
+one may not see the other; elsewhere, many small kernels would cost more than the one large one with a mask.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
 
 
 @dataclass(frozen=True)
@@ -32,14 +39,16 @@ class Group:
 class Packed:
     """S rows of length L that hold N candidates of at most T tokens.
 
-    input_ids, position_ids: (S, L). visible: (S, 1, L, L), True where the first may look at the second.
-    row: (N,) the row of each candidate. column: (N, T) where in its row each token stands.
-    before: (N, T) where the hidden state stands that predicts it. tokens: (N, T) ids. mask: (N, T), True on tokens.
+    input_ids, position_ids: (S, L). owner: (S, L), 0 on the prompt, k on the k-th candidate, −1 on padding.
+    lengths: of the prompt and of each candidate, row by row. row: (N,) the row of each candidate.
+    column: (N, T) where in its row each token stands. before: (N, T) where the hidden state stands that predicts it.
+    tokens: (N, T) ids. mask: (N, T), True on tokens.
     """
 
     input_ids: Tensor
     position_ids: Tensor
-    visible: Tensor
+    owner: Tensor
+    lengths: tuple[tuple[int, ...], ...]
     row: Tensor
     column: Tensor
     before: Tensor
@@ -51,6 +60,14 @@ class Packed:
         """(N,) column of each candidate's last token."""
         return self.column.gather(1, self.mask.sum(1, keepdim=True) - 1)[:, 0]
 
+    @property
+    def visible(self) -> Tensor:
+        """(S, 1, L, L), True where the first may look at the second."""
+        length = self.owner.shape[1]
+        causal = torch.ones(length, length, dtype=torch.bool, device=self.owner.device).tril()
+        visible = (self.owner[:, None, :] == 0) | (self.owner[:, None, :] == self.owner[:, :, None])
+        return (visible & causal & (self.owner[:, None, :] >= 0))[:, None]
+
 
 def pack(groups: Sequence[Group], pad_id: int, device: torch.device | str = "cpu") -> Packed:
     """Lay out one row per group; candidates are numbered through the groups in order."""
@@ -59,7 +76,7 @@ def pack(groups: Sequence[Group], pad_id: int, device: torch.device | str = "cpu
     longest = max(len(c) for g in groups for c in g.candidates)
     ids = torch.full((len(groups), length), pad_id)
     positions = torch.zeros(len(groups), length, dtype=torch.long)
-    owner = torch.full((len(groups), length), -1)  # 0 = prompt, k = k-th candidate, -1 = padding
+    owner = torch.full((len(groups), length), -1)
     row = torch.empty(count, dtype=torch.long)
     column, before, tokens = (torch.zeros(count, longest, dtype=torch.long) for _ in range(3))
     mask = torch.zeros(count, longest, dtype=torch.bool)
@@ -78,19 +95,40 @@ def pack(groups: Sequence[Group], pad_id: int, device: torch.device | str = "cpu
             row[n], column[n, :t], mask[n, :t] = s, span, True
             before[n, 0], before[n, 1:t] = p - 1, span[:-1]
             start, n = start + t, n + 1
-    causal = torch.ones(length, length, dtype=torch.bool).tril()
-    visible = (owner[:, None, :] == 0) | (owner[:, None, :] == owner[:, :, None])
-    visible &= causal & (owner[:, None, :] >= 0)
-    parts = (ids, positions, visible[:, None], row, column, before, tokens, mask)
-    return Packed(*(part.to(device) for part in parts))
+    lengths = tuple((len(g.prompt), *map(len, g.candidates)) for g in groups)
+    ids, positions, owner, row, column, before, tokens, mask = (
+        part.to(device) for part in (ids, positions, owner, row, column, before, tokens, mask)
+    )
+    return Packed(ids, positions, owner, lengths, row, column, before, tokens, mask)
 
 
 def hidden_states(decoder: nn.Module, packed: Packed) -> Tensor:
-    """Run the decoder over the rows. Returns (S, L, H)."""
+    """Run the decoder over the rows. Returns (S, L, H); what stands on padding means nothing."""
+    config: Any = decoder.config
+    if packed.input_ids.device.type != "cpu" or config._attn_implementation != "sdpa":
+        return _masked(decoder, packed)
+    real = packed.owner >= 0
+    pieces = _Pieces(packed.lengths, next(decoder.parameters()).dtype)
+    with _attention_by_pieces(config):
+        out = decoder(
+            input_ids=packed.input_ids[real][None],
+            position_ids=packed.position_ids[real][None],
+            use_cache=False,
+            pieces=pieces,
+        )
+    states = out.last_hidden_state[0]
+    if real.all():
+        return states.view(*real.shape, -1)
+    return states.new_zeros(*real.shape, states.shape[-1]).masked_scatter(real[..., None], states)
+
+
+def _masked(decoder: nn.Module, packed: Packed) -> Tensor:
+    """The states by one attention of each row over itself, with what may not be seen masked."""
     dtype = next(decoder.parameters()).dtype
+    visible = packed.visible
     # The least number of this type, not −inf: a padding token sees nothing, and −inf throughout would be NaN.
-    hidden = torch.zeros(packed.visible.shape, dtype=dtype, device=packed.visible.device)
-    hidden.masked_fill_(~packed.visible, torch.finfo(dtype).min)
+    hidden = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
+    hidden.masked_fill_(~visible, torch.finfo(dtype).min)
     out = decoder(
         input_ids=packed.input_ids,
         attention_mask=hidden,
@@ -98,6 +136,66 @@ def hidden_states(decoder: nn.Module, packed: Packed) -> Tensor:
         use_cache=False,
     )
     return out.last_hidden_state
+
+
+class _Pieces:
+    """Where prompts and candidates stand in the one row of all real tokens.
+
+    lengths: of all of them, in order. counts: how many of them each group has, its prompt first.
+    """
+
+    def __init__(self, lengths: Sequence[Sequence[int]], dtype: torch.dtype) -> None:
+        self.lengths = [n for row in lengths for n in row]
+        self.counts = [len(row) for row in lengths]
+        self.dtype = dtype
+        self.masks: dict[tuple[int, int], Tensor] = {}
+
+    def mask(self, prompt: int, length: int) -> Tensor:
+        """(T, P + T): a candidate sees the whole prompt, and itself up to where it is."""
+        if (prompt, length) not in self.masks:
+            unseen = torch.full((length, prompt + length), -torch.inf, dtype=self.dtype)
+            self.masks[prompt, length] = unseen.triu(prompt + 1)
+        return self.masks[prompt, length]
+
+
+def _piecewise_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    *,
+    pieces: _Pieces,
+    **ignored: Any,
+) -> tuple[Tensor, None]:
+    """Attention of (1, heads, tokens, d) queries, each candidate over its prompt and itself. (1, tokens, heads, d).
+
+    Keys and values may have fewer heads. All other arguments of the library's interface say nothing here.
+    """
+    parts = zip(*(x.split(pieces.lengths, dim=2) for x in (query, key, value)), strict=True)
+    out = []
+    for count in pieces.counts:
+        q, k, v = next(parts)
+        out.append(scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=True))
+        for mine, *own in islice(parts, count - 1):
+            keys, values = (torch.cat(pair, 2) for pair in zip((k, v), own, strict=True))
+            mask = pieces.mask(k.shape[2], mine.shape[2])
+            out.append(scaled_dot_product_attention(mine, keys, values, mask, scale=scaling, enable_gqa=True))
+    return torch.cat(out, 2).transpose(1, 2), None
+
+
+@contextmanager
+def _attention_by_pieces(config: Any) -> Iterator[None]:
+    """Within it, models of this configuration compute attention by pieces."""
+    from transformers import AttentionInterface
+
+    AttentionInterface.register("prefloop_pieces", _piecewise_attention)
+    before, config._attn_implementation = config._attn_implementation, "prefloop_pieces"
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
 
 
 def micro_batches(groups: Sequence[Group], token_budget: int) -> Iterator[list[int]]:

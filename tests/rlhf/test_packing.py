@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from labeling.records import UserError
+from rlhf import packing
 from rlhf.backbones import Backbone, decoder_of, load_backbone
 from rlhf.logprobs import check_layout, token_logprobs
 from rlhf.packing import Group, hidden_states, micro_batches, pack
@@ -110,6 +111,56 @@ def test_layout_of_a_packed_row() -> None:
     assert packed.before[packed.mask].tolist() == [1, 2, 1, 0, 1]
     sees = packed.visible[0, 0].int().tolist()
     assert sees == [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 1, 0, 0, 1]]
+
+
+def states_and_gradients(backbone: Backbone) -> list[torch.Tensor]:
+    decoder, packed = decoder_of(backbone.model), pack(GROUPS, backbone.pad_id)
+    decoder.zero_grad()
+    states = hidden_states(decoder, packed)[packed.row[:, None], packed.column][packed.mask]
+    (states * torch.linspace(-1, 1, states.numel()).view_as(states)).sum().backward()
+    return [states, *(p.grad.clone() for p in decoder.parameters() if p.grad is not None)]
+
+
+def test_attention_by_pieces_is_attention_under_a_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = load_backbone("tiny")
+    backbone.model.set_attn_implementation("sdpa")
+    calls: list[torch.Size] = []
+    attention = packing.scaled_dot_product_attention
+    monkeypatch.setattr(
+        packing,
+        "scaled_dot_product_attention",
+        lambda q, k, *rest, **more: calls.append((q.shape[2], k.shape[2])) or attention(q, k, *rest, **more),
+    )
+    by_pieces = states_and_gradients(backbone)
+    # Each prompt over itself, each candidate over its prompt and itself, and nothing else; in each of four layers.
+    # (queries, keys)
+    once = [(11, 11), (7, 18), (1, 12), (3, 14), (2, 2), (4, 6), (5, 5), (2, 7), (5, 10)]
+    assert calls == once * 4
+    assert backbone.model.config._attn_implementation == "sdpa"  # the library's own again
+    backbone.model.set_attn_implementation("eager")
+    masked = states_and_gradients(backbone)
+    assert len(calls) == 36
+    for mine, theirs in zip(by_pieces, masked, strict=True):
+        torch.testing.assert_close(mine, theirs, atol=2e-4, rtol=1e-4)
+
+
+def test_fewer_heads_of_keys_than_of_queries() -> None:
+    from transformers import LlamaConfig, LlamaModel
+
+    config = LlamaConfig(
+        vocab_size=100,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+    )
+    torch.manual_seed(0)
+    model, packed = LlamaModel(config).eval(), pack(GROUPS, 0)
+    states = hidden_states(model, packed)[packed.row, packed.last]
+    for n, (prompt, candidate) in enumerate(sequences()):
+        plain = model(input_ids=torch.tensor([[*prompt, *candidate]])).last_hidden_state[0, -1]
+        torch.testing.assert_close(states[n], plain, atol=1e-5, rtol=1e-4)
 
 
 def test_padding_leaves_no_nan(tiny: Backbone) -> None:
