@@ -104,8 +104,8 @@ def pack(groups: Sequence[Group], pad_id: int, device: torch.device | str = "cpu
 
 def hidden_states(decoder: nn.Module, packed: Packed) -> Tensor:
     """Run the decoder over the rows. Returns (S, L, H); what stands on padding means nothing."""
-    config: Any = decoder.config
-    if packed.input_ids.device.type != "cpu" or config._attn_implementation != "sdpa":
+    config: Any = getattr(decoder, "config", None)
+    if packed.input_ids.device.type != "cpu" or getattr(config, "_attn_implementation", None) != "sdpa":
         return _masked(decoder, packed)
     real = packed.owner >= 0
     pieces = _Pieces(packed.lengths, next(decoder.parameters()).dtype)
