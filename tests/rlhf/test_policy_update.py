@@ -1,157 +1,36 @@
-"""The update, once for every recipe: what must hold for all of them, and the gradient against a plain computation."""
+"""The update: gradients against a plain computation, and the figures it reports. See test_every_recipe.py too."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor, nn
+from policy_world import (
+    COUNT,
+    CRITIC_RATE,
+    PROMPTS,
+    RESPONSES,
+    REWARDS,
+    TEMPERATURE,
+    all_logps,
+    gradient_of,
+    logps,
+    make,
+    moved_by,
+    once,
+    parameters,
+    roll,
+    step,
+)
+from torch import Tensor
 
 from rlhf.backbones import load_backbone
 from rlhf.divergences import k1
 from rlhf.logprobs import token_logprobs
-from rlhf.optimiser_step import Learner, Setting, make_learner
+from rlhf.optimiser_step import make_learner
 from rlhf.packing import Group, pack
-from rlhf.policy import Policy, make_policy
-from rlhf.policy_update import update
-from rlhf.recipes import GRPO, PPO, RECIPES, Recipe
+from rlhf.policy import make_policy
+from rlhf.recipes import GRPO, PPO
 from rlhf.reward_model import Adaptation, ScoreModel, make_reward_model
-from rlhf.rollout import Rollout, assemble, collect
-from rlhf.sampling import Sampled
-from rlhf.targets import explained_variance, make_targets
-
-TEMPERATURE = 0.8
-CRITIC_RATE = 0.01  # the value loss is steep; larger steps diverge
-WHOLE, CUT = 100_000, 1
-# Ragged responses, one of a single token; a group of four, of one and of two.
-PROMPTS = [(70, 71, 72), (80, 81, 82, 83, 84), (90, 91)]
-RESPONSES = [
-    [(10, 11, 12, 13), (20,), (30, 31), (40, 41, 42)],
-    [(50, 51, 52, 53, 54)],
-    [(60, 61, 62), (65, 66)],
-]
-REWARDS = [[1.0, -0.5, 0.3, 2.0], [0.7], [-1.0, 1.5]]
-COUNT = 7
-LONGEST = 6
-BASELINES = [0.0, 0.0, 0.0]  # scores of greedy responses
-recipes = pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES.keys())
-
-
-def make(recipe: Recipe, adaptation: Adaptation = "full", rate: float = 1.0) -> Learner:
-    """A learner on the tiny model that takes plain gradient steps, so that a wrong scale shows."""
-    backbone = load_backbone("tiny")
-    reward_model = make_reward_model(backbone, "full", 4)
-    torch.manual_seed(5)
-    nn.init.normal_(reward_model.head.weight, std=0.05)
-    policy = make_policy(backbone, adaptation, 4)
-    learner = make_learner(policy, reward_model if recipe.critic else None, recipe)
-    learner.policy_optimizer = torch.optim.SGD(policy.trained().values(), lr=rate)
-    if learner.critic is not None:
-        learner.critic_optimizer = torch.optim.SGD(learner.critic.parameters(), lr=CRITIC_RATE)
-    return learner
-
-
-def logps(policy: Policy, model: nn.Module) -> list[Tensor]:
-    """Log-probabilities of all responses, from sequences computed one by one."""
-    rows = []
-    for prompt, responses in zip(PROMPTS, RESPONSES, strict=True):
-        for response in responses:
-            packed = pack([Group(prompt, (response,))], policy.backbone.pad_id)
-            rows.append(token_logprobs(model, packed, TEMPERATURE)[0][0])
-    return rows
-
-
-@torch.no_grad()
-def all_logps(policy: Policy, model: nn.Module) -> Tensor:
-    """(20,) the same, in one row."""
-    return torch.cat(logps(policy, model))
-
-
-def roll(learner: Learner, rewards: list = REWARDS, noise: float = 0.4) -> Rollout:
-    """A rollout whose sampling policy was a little different, so that ratios leave the clip range on both sides."""
-    chance = torch.Generator().manual_seed(11)
-    flat = iter(all_logps(learner.policy, learner.policy.model).split([len(r) for rs in RESPONSES for r in rs]))
-    sampled = []
-    for responses in RESPONSES:
-        row = []
-        for ids in responses:
-            old = next(flat) + noise * torch.randn(len(ids), generator=chance)
-            row.append(Sampled(ids, tuple(old.tolist()), True))
-        sampled.append(row)
-    groups, missing = collect(PROMPTS, sampled, rewards, None, BASELINES)
-    return assemble(learner.policy, learner.critic, groups, LONGEST, TEMPERATURE, CUT, missing)
-
-
-def step(learner: Learner, rollout: Rollout, recipe: Recipe, budget: int = WHOLE) -> dict[str, float]:
-    return update(learner, rollout, recipe, Setting(TEMPERATURE, budget), torch.Generator().manual_seed(3))
-
-
-def once(recipe: Recipe) -> Recipe:
-    return replace(recipe, epochs=1, minibatches=1, max_grad_norm=1e9)
-
-
-def without_kl(recipe: Recipe) -> Recipe:
-    return replace(recipe, reward_kl=None, loss_kl=None)
-
-
-def parameters(module: nn.Module) -> list[Tensor]:
-    return [p.detach().clone() for p in module.parameters()]
-
-
-@recipes
-def test_cutting_into_micro_batches_changes_nothing(recipe: Recipe) -> None:
-    recipe = replace(recipe, max_grad_norm=1e9)
-    found = []
-    for budget in (WHOLE, CUT):
-        learner = make(recipe, rate=0.05)
-        metrics = step(learner, roll(learner), recipe, budget)
-        found.append((metrics, parameters(learner.policy.model), learner.critic and parameters(learner.critic)))
-    (whole, policy, critic), (cut, policy_cut, critic_cut) = found
-    assert whole["grad_norm"] > 1e-3
-    assert whole["steps"] == recipe.epochs * recipe.minibatches
-    assert cut == pytest.approx(whole, rel=1e-4, abs=1e-5)
-    for a, b in zip([*policy, *(critic or [])], [*policy_cut, *(critic_cut or [])], strict=True):
-        # Rounding grows with the gradient: a ratio of whole responses (rloo) makes large ones.
-        torch.testing.assert_close(a, b, atol=1e-5 * max(1.0, whole["grad_norm"]), rtol=0)
-
-
-@recipes
-def test_zero_advantage_gives_zero_gradient_and_no_nan(recipe: Recipe) -> None:
-    recipe = without_kl(recipe)
-    learner = make(recipe)
-    if learner.critic is not None:
-        nn.init.zeros_(learner.critic.head.weight)  # else a critic that expects something makes 0 a disappointment
-    before = parameters(learner.policy.model)
-    metrics = step(learner, roll(learner, [[0.0] * len(r) for r in REWARDS]), recipe)
-    assert all(value == value for value in metrics.values())
-    assert metrics["grad_norm"] == 0
-    assert metrics["zero_std_groups"] == 1
-    assert all(torch.equal(a, b) for a, b in zip(before, parameters(learner.policy.model), strict=True))
-
-
-@recipes
-def test_the_step_raises_what_was_better_and_lowers_what_was_worse(recipe: Recipe) -> None:
-    recipe = once(without_kl(recipe))
-    learner = make(recipe, rate=0.05)
-    rollout = roll(learner, noise=0.0)
-    advantages = make_targets(rollout, recipe, 0.0).estimate.advantages
-    before = all_logps(learner.policy, learner.policy.model)
-    step(learner, rollout, recipe)
-    moved = all_logps(learner.policy, learner.policy.model) - before
-    gain = (advantages[rollout.mask] * moved).sum()
-    assert gain > 1e-3
-    best, worst = advantages[rollout.mask].argmax(), advantages[rollout.mask].argmin()
-    assert moved[best] > 0 > moved[worst]
-
-
-@recipes
-def test_the_first_pass_of_real_samples_is_on_policy(recipe: Recipe) -> None:
-    learner = make(once(recipe))
-    metrics = step(learner, roll(learner, noise=0.0), once(recipe))
-    assert metrics["sampling_mismatch"] == pytest.approx(0, abs=1e-5)
-    assert metrics["ratio_max"] == pytest.approx(1, abs=1e-5)
-    assert metrics["clip_fraction"] == 0
-    assert metrics["kl_per_sequence"] == pytest.approx(0, abs=1e-4)
 
 
 def test_entropy_and_length_are_per_token_and_per_response() -> None:
@@ -163,18 +42,6 @@ def test_entropy_and_length_are_per_token_and_per_response() -> None:
     assert metrics["entropy"] == pytest.approx(entropy, rel=1e-5)
     assert metrics["length"] == pytest.approx(20 / 7)  # 4+1+2+3+5+3+2 tokens in 7 responses
     assert metrics["reward_mean"] == pytest.approx(4.0 / 7)  # 1−0.5+0.3+2+0.7−1+1.5
-
-
-def gradient_of(learner: Learner, loss: Callable[[], Tensor], module: nn.Module) -> list[Tensor]:
-    module.zero_grad()
-    loss().backward()
-    found = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in module.parameters()]
-    module.zero_grad(set_to_none=True)
-    return found
-
-
-def moved_by(before: list[Tensor], after: list[Tensor], rate: float) -> list[Tensor]:
-    return [(a - b) / rate for a, b in zip(before, after, strict=True)]
 
 
 def test_grpo_is_its_formula_on_plain_sequences() -> None:
@@ -352,11 +219,3 @@ def test_a_recipe_gets_a_critic_exactly_when_it_has_one() -> None:
         make_learner(policy, None, PPO)
     with pytest.raises(ValueError, match="'grpo' has no critic"):
         make_learner(policy, make_reward_model(policy.backbone, "full", 4), GRPO)
-
-
-def test_explained_variance_by_hand() -> None:
-    returns, mask = torch.tensor([[1.0, 3.0, 9.0]]), torch.tensor([[True, True, False]])
-    # Var(R) = 1. V = (1, 2): R − V = (0, 1), variance ¼. Perfect: 1. Constant returns: 0.
-    assert explained_variance(torch.tensor([[1.0, 2.0, 0.0]]), returns, mask) == pytest.approx(0.75)
-    assert explained_variance(returns, returns, mask) == 1
-    assert explained_variance(returns, torch.ones(1, 3), mask) == 0
