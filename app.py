@@ -1,4 +1,4 @@
-"""The composition root and the `prefloop` command: serve · judge · loop · recipes · import · export · report · demo.
+"""The composition root and the `prefloop` command: every way into the product, one function each.
 
 Each command wires packages together and holds no logic of its own. Heavy libraries load only in the command
 that uses them, so that `prefloop --help` is instant.
@@ -71,6 +71,11 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("loop", loop, "run the online loop: sample, ask, refit, improve")
     add_run(sub, "run")
     sub.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    sub = add("accounts", accounts, "list who may sign in, invite somebody, close an account")
+    sub.add_argument("--invite", metavar="ROLE", help="print a link that makes one account: owner, reviewer or labeler")
+    sub.add_argument("--url", default=f"http://{LOOPBACK}:{PORT}", help="where the project is served (for the link)")
+    sub.add_argument("--close", metavar="NAME", help="end the account's sessions and let it sign in no more")
+    sub.add_argument("--password", metavar="NAME", help="read a new password for the account from the terminal")
     sub = add("import", import_, "import prompts, pairs or labels from JSONL (creates the project)")
     sub.add_argument("file", type=Path)
     sub.add_argument(
@@ -140,6 +145,26 @@ def report(options: argparse.Namespace) -> None:
     from labeling.store import Store
 
     print(f"wrote {write_report(Store(options.project), options.run, options.file)}")
+
+
+def accounts(options: argparse.Namespace) -> None:
+    """List who may sign in, invite somebody, close an account or set a password."""
+    from getpass import getpass
+
+    from labeling.store import Store
+
+    store = Store(options.project)
+    if options.invite:
+        print(f"{options.url.rstrip('/')}/join#{store.invite(options.invite, 'the command line')}")
+        print("The link is good for one account and for seven days.", file=sys.stderr)
+    if options.close:
+        store.change_account(options.close, closed=True)
+    if options.password:
+        store.change_password(options.password, getpass(f"new password for {options.password}: "))
+    if not (options.invite or options.close or options.password):
+        for account in store.accounts():
+            remarks = [word for word, true in (("program", account.script), ("closed", account.closed)) if true]
+            print("\t".join([account.name, account.role, *remarks]))
 
 
 def recipes(options: argparse.Namespace) -> None:

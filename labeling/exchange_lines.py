@@ -164,7 +164,7 @@ def _label(o: Mapping[str, Any], slate: Slate) -> Label:
     _require_known(o, keys, "a label")
     criteria: dict[str, str] = _get(o, "criteria", dict, {})
     if not all(isinstance(choice, str) for choice in criteria.values()):
-        raise UserError("'criteria' maps names to \"first\", \"second\" or \"tie\"")
+        raise UserError('\'criteria\' maps names to "first", "second" or "tie"')
     flags = _get(o, "flags", list, [])
     if not all(isinstance(flag, str) for flag in flags):
         raise UserError("'flags' is a list of words")

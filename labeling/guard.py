@@ -1,14 +1,14 @@
-"""What stands before every request: only this computer, no other web site's writes, no huge bodies.
+"""What stands before every request: no other site's writes, no huge bodies, and without accounts this computer only.
 
-This version has no accounts: whoever reaches the port may label. So a request must name a loopback host (a
-foreign name that resolves to 127.0.0.1 is DNS rebinding), and one that writes must come from our own pages or
-from a program that is no browser.
+In a project without accounts, whoever reaches the port may label. So a request must name a loopback host (a foreign
+name that resolves to 127.0.0.1 is DNS rebinding); with accounts, a session belongs to the name that it was made under.
+In either, a request that writes must come from our own pages or from a program that is no browser.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -34,15 +34,15 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def refusal(method: str, headers: Mapping[str, str]) -> str | None:
-    """Why a request with these headers is refused; None when it is welcome."""
+def refusal(method: str, headers: Mapping[str, str], open_to_others: bool = False) -> str | None:
+    """Why a request with these headers is refused; None when it is welcome. open_to_others: by any name of the host."""
     host = headers.get("host", "")
     try:
         name = urlsplit(f"//{host}").hostname or ""
         origin = urlsplit(headers["origin"]).netloc if "origin" in headers else None
     except ValueError:
         return "the Host or Origin header is malformed"
-    if not is_loopback(name):
+    if not open_to_others and not is_loopback(name):
         return f"this server answers only to localhost, not to {host[:80]!r}"
     if method in SAFE_METHODS:
         return None
@@ -54,8 +54,8 @@ def refusal(method: str, headers: Mapping[str, str]) -> str | None:
 class Guard:
     """ASGI middleware: refuses what `refusal` names and bodies over the limit, and sets the security headers."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    def __init__(self, app: ASGIApp, open_to_others: Callable[[], bool]) -> None:
+        self.app, self.open_to_others = app, open_to_others
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer with 403 or 413 and one line."""
@@ -68,7 +68,7 @@ class Guard:
                 MutableHeaders(scope=message).update(HEADERS)
             await send(message)
 
-        reason = refusal(scope["method"], Headers(scope=scope))
+        reason = refusal(scope["method"], Headers(scope=scope), self.open_to_others())
         if reason is not None:
             await JSONResponse({"error": reason}, 403)(scope, receive, send_with_headers)
         elif scope["method"] in SAFE_METHODS:

@@ -13,8 +13,9 @@ import asyncio
 import signal
 import socket
 from collections.abc import Sequence
+from functools import partial
 from random import SystemRandom
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import uvicorn
 from fastapi import FastAPI, HTTPException, Request
@@ -24,22 +25,26 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, model_validator
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from labeling import clip_routes
+from labeling import account_routes, clip_routes
 from labeling.assignment import LEASE_SECONDS, SIZES, Mode, display_order, human_id, ranks_of_candidates
 from labeling.clip_routes import Clips
 from labeling.guard import Guard, is_loopback
-from labeling.records import MAX_CANDIDATES, Annotator, Candidate, InvalidRecord, Label, Slate, UserError
+from labeling.pages import static
+from labeling.records import MAX_CANDIDATES, MAX_TEXT, Annotator, Candidate, InvalidRecord, Label, Slate, UserError
+from labeling.sign_in import SignIn
 from labeling.store import Conflict, Lease, Store
 
 Name = Annotated[str, Field(pattern=r"^[\w.@-]{1,64}$")]
 ClientKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{8,64}$")]
 Rank = Annotated[StrictInt, Field(ge=1, le=MAX_CANDIDATES)]
+Place = Annotated[StrictInt, Field(ge=0, lt=MAX_CANDIDATES)]
+Word = Annotated[str, Field(pattern=r"^[\w-]{1,40}$")]
 HANG_UP_SECONDS = 1.0
 RANDOM = SystemRandom()
 
 
 class LeaseRequest(BaseModel):
-    """Ask for something to label."""
+    """Ask for something to label. annotator: who labels, in a project without accounts; else it is who signed in."""
 
     model_config = ConfigDict(extra="forbid")
     annotator: Name = "local"
@@ -53,11 +58,20 @@ class UndoRequest(LeaseRequest):
 
 
 class SubmitRequest(UndoRequest):
-    """An answer: `ranks[place]` for the outcome "ranked" (1 = best, equal = tied), none otherwise."""
+    """An answer: `ranks[place]` for the outcome "ranked" (1 = best, equal = tied), none otherwise.
+
+    unranked: places that were left out of the order; they share the last rank. strength: of a pair, from 0 (about
+    equal) to 1. criteria: of a pair, which place is better by a single criterion.
+    """
 
     slate: Annotated[str, Field(pattern=r"^slate_[0-9a-f]{16}$")]
     outcome: Annotated[str, Field(pattern="^(ranked|both_bad|skip)$")]
     ranks: Annotated[list[Rank], Field(min_length=2, max_length=MAX_CANDIDATES)] | None = None
+    unranked: Annotated[list[Place], Field(max_length=MAX_CANDIDATES)] = []
+    strength: Annotated[float, Field(ge=0, le=1)] | None = None
+    reason: Annotated[str, Field(max_length=MAX_TEXT)] = ""
+    flags: Annotated[list[Word], Field(max_length=10)] = []
+    criteria: Annotated[dict[Word, Literal["left", "right", "tie"]], Field(max_length=20)] = {}
     seconds: Annotated[float, Field(ge=0, le=86400, allow_inf_nan=False)] | None = None
 
     @model_validator(mode="after")
@@ -78,62 +92,91 @@ def create_app(store: Store, clips: Clips | None = None) -> FastAPI:
 
 def api(store: Store, clips: Clips | None = None) -> FastAPI:
     """The labeling routes alone; without `clips`, a project whose candidates are clips cannot show them."""
-    app = FastAPI(title="Prefloop", docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(title="Prefloop", docs_url=None, redoc_url=None, openapi_url="/api/openapi.json")
     app.add_middleware(CORSMiddleware)  # allows nobody; without one, Gradio lets every page on localhost read its own
-    app.add_middleware(Guard)
+    app.add_middleware(SignIn, store=store)
+    app.add_middleware(Guard, open_to_others=store.has_accounts)
     app.add_exception_handler(RequestValidationError, _explain_invalid)
     app.add_exception_handler(StarletteHTTPException, _explain_http)
     app.add_exception_handler(UserError, _explain_user_error)
 
     @app.post("/api/lease")
-    def lease(asked: LeaseRequest) -> dict[str, Any]:
-        person = human_id(asked.annotator)
+    def lease(asked: LeaseRequest, request: Request) -> dict[str, Any]:
+        """What to label now and after that."""
+        person = _person(request, asked.annotator)
         if person not in store.annotators():  # one that is there keeps the weight that somebody gave it
-            store.add_annotator(Annotator(person, "human"))
-        return _next(store, clips, asked)
+            store.add_annotator(Annotator(person, "judge" if person.startswith("script:") else "human"))
+        return _next(store, clips, person, asked.mode)
 
     @app.post("/api/submit")
-    def submit(answer: SubmitRequest) -> dict[str, Any]:
-        added = store.answer_lease(
-            answer.client_key, answer.slate, human_id(answer.annotator), lambda order: _label(answer, order)
-        )
-        return {"added": added, **_next(store, clips, answer)}
+    def submit(answer: SubmitRequest, request: Request) -> dict[str, Any]:
+        """Answer a slate that was leased. The same client_key again is the same answer."""
+        person = _person(request, answer.annotator)
+        label_in = partial(_label, answer, person)
+        added = store.answer_lease(answer.client_key, answer.slate, person, label_in)
+        return {"added": added, **_next(store, clips, person, answer.mode)}
 
     @app.post("/api/undo")
-    def undo(asked: UndoRequest) -> dict[str, Any]:
-        person = human_id(asked.annotator)
+    def undo(asked: UndoRequest, request: Request) -> dict[str, Any]:
+        """Take back the last answer, and have its slate again."""
+        person = _person(request, asked.annotator)
         taken_back = store.take_back(asked.client_key, person, SIZES[asked.mode], LEASE_SECONDS)
-        return {"taken_back": taken_back, **_next(store, clips, asked)}
+        return {"taken_back": taken_back, **_next(store, clips, person, asked.mode)}
 
     @app.get("/api/progress")
-    def progress(annotator: Name = "local") -> dict[str, Any]:
-        counts = store.counts()
-        return {"labels": sum(counts.values()), "annotators": counts, **_standing(store, human_id(annotator))}
+    def progress(request: Request, annotator: Name = "local") -> dict[str, Any]:
+        """How many labels there are; what each annotator gave is for owners and reviewers."""
+        counts, account = store.counts(), account_routes.account_of(request)
+        person = _person(request, annotator)
+        everybody = counts if account is None or account.role != "labeler" else {person: counts.get(person, 0)}
+        return {"labels": sum(counts.values()), "annotators": everybody, **_standing(store, person)}
 
+    account_routes.add_to(app, store)
+    static.add_to(app)
     clip_routes.add_to(app, clips)
     return app
 
 
-def _label(answer: SubmitRequest, order: Sequence[int]) -> Label:
+def _person(request: Request, named: str) -> str:
+    """The annotator that a request labels as: who signed in, or who the page says in a project without accounts."""
+    account = account_routes.account_of(request)
+    if account is None:
+        return human_id(named)
+    if named not in ("local", account.name):
+        raise HTTPException(403, f"you are signed in as {account.name}: nobody labels for somebody else")
+    return account.annotator
+
+
+def _label(answer: SubmitRequest, person: str, order: Sequence[int]) -> Label:
     """What the answer says about the candidates, given the recorded order in which they were shown."""
     if answer.ranks is not None and len(answer.ranks) != len(order):
         raise HTTPException(422, f"ranks has {len(answer.ranks)} entries for {len(order)} candidates")
+    if any(place >= len(order) for place in answer.unranked):
+        raise HTTPException(422, f"unranked names a place that a slate of {len(order)} candidates does not have")
+    if answer.criteria and len(order) != 2:
+        raise HTTPException(422, "criteria are for pairs")
+    # A choice is of a place; in a label it is of a candidate.
+    side = {"left": "first", "right": "second"} if tuple(order) == (0, 1) else {"left": "second", "right": "first"}
     return Label(
         slate_id=answer.slate,
-        annotator=human_id(answer.annotator),
+        annotator=person,
         outcome=answer.outcome,  # type: ignore[arg-type]
         client_key=answer.client_key,
         ranks=None if answer.ranks is None else ranks_of_candidates(answer.ranks, order),
+        strength=answer.strength,
         order=tuple(order),
         seconds=answer.seconds,
+        reason=answer.reason,
+        unranked=tuple(sorted(order[place] for place in answer.unranked)),
+        flags=tuple(dict.fromkeys(answer.flags)),
+        criteria=tuple((name, side.get(choice, "tie")) for name, choice in answer.criteria.items()),
     )
 
 
-def _next(store: Store, clips: Clips | None, asked: LeaseRequest) -> dict[str, Any]:
+def _next(store: Store, clips: Clips | None, person: str, mode: Mode) -> dict[str, Any]:
     """The reply of every writing route: what this person is to label now and after that, and where they stand."""
-    person = human_id(asked.annotator)
     with store.writing():
-        lease, after = (store.lease(person, _shuffled, SIZES[asked.mode], LEASE_SECONDS, ahead=n) for n in (0, 1))
+        lease, after = (store.lease(person, _shuffled, SIZES[mode], LEASE_SECONDS, ahead=n) for n in (0, 1))
     clip_routes.prepare(clips, [(held.slate, held.order) for held in (lease, after) if held])
     return {"lease": lease and _blind(lease), "next": after and _blind(after), **_standing(store, person)}
 
@@ -218,7 +261,7 @@ def serve(store: Store, host: str, port: int, clips: Clips | None = None) -> Non
 
     Raises UserError when the port is taken or may not be used, or the host is not this computer.
     """
-    listener = _listen(host, port)
+    listener = _listen(host, port, store.has_accounts())
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill is a Ctrl-C
     try:
         config = uvicorn.Config(create_app(store, clips), log_level="warning", timeout_graceful_shutdown=10)
@@ -230,12 +273,12 @@ def serve(store: Store, host: str, port: int, clips: Clips | None = None) -> Non
         signal.signal(signal.SIGTERM, previous)
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: int, accounts: bool) -> socket.socket:
     """Take the port first: Gradio needs seconds to load, and they would be lost if the port is taken."""
-    if not is_loopback(host):
+    if not accounts and not is_loopback(host):
         raise UserError(
-            f"--host {host}: without accounts, Prefloop serves this computer only: use 127.0.0.1 "
-            "(from elsewhere, reach it through an SSH tunnel)"
+            f"--host {host}: without accounts, Prefloop serves this computer only: use 127.0.0.1, or make an account "
+            "with `prefloop accounts --invite owner`"
         )
     if not 0 <= port <= 65535:
         raise UserError(f"--port {port}: a port lies between 0 and 65535")

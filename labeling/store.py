@@ -1,8 +1,8 @@
 """The one store of a project: records go in and come out, and nobody else knows SQL.
 
-Here are annotators, their labels and who is shown what next; `labeling.stored_slates` keeps what is compared, and
-`labeling.stored_runs` what runs report. What a method returns from is on disk (see `labeling.database`). Everything
-that is added has a key; adding it again changes nothing.
+Here are annotators, their labels and who is shown what next; `labeling.stored_slates` keeps what is compared,
+`labeling.stored_runs` what runs report, and `labeling.stored_accounts` who may sign in. What a method returns from is
+on disk (see `labeling.database`). Everything that is added has a key; adding it again changes nothing.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 
 from labeling.preferences import expand_all
 from labeling.records import Annotator, Label, LabeledSlate, Slate, Split, UserError
+from labeling.stored_accounts import StoredAccounts
 from labeling.stored_runs import HumanLabel, RunEvent, StoredRuns
 from labeling.stored_slates import StoredSlates
 
@@ -45,7 +46,7 @@ class Lease:
     expires: float
 
 
-class Store(StoredSlates, StoredRuns):
+class Store(StoredSlates, StoredRuns, StoredAccounts):
     """The labels, slates and runs of a project."""
 
     # Annotators and labels
@@ -56,8 +57,9 @@ class Store(StoredSlates, StoredRuns):
             self._add_annotator(annotator)
 
     def _add_annotator(self, a: Annotator) -> None:
-        sql = "INSERT INTO annotator (id, kind, weight, flip_rate) VALUES (?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET kind = excluded.kind, "
-        sql += "weight = excluded.weight, flip_rate = excluded.flip_rate"
+        sql = "INSERT INTO annotator (id, kind, weight, flip_rate) VALUES (?, ?, ?, ?) "
+        sql += "ON CONFLICT (id) DO UPDATE SET kind = excluded.kind, weight = excluded.weight, "
+        sql += "flip_rate = excluded.flip_rate"
         self.db.execute(sql, [a.id, a.kind, a.weight, a.flip_rate])
 
     def annotators(self) -> dict[str, Annotator]:
@@ -173,7 +175,8 @@ class Store(StoredSlates, StoredRuns):
 
     def _add_lease(self, slate_id: str, annotator: str, order: Sequence[int], expires: float, turn: int) -> None:
         self.db.execute(
-            "INSERT INTO lease (slate_id, annotator, display_order, expires, turn) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE "
+            "INSERT INTO lease (slate_id, annotator, display_order, expires, turn) VALUES (?, ?, ?, ?, ?) "
+            "ON CONFLICT DO UPDATE "
             "SET display_order = excluded.display_order, expires = excluded.expires, turn = excluded.turn",
             [slate_id, annotator, json.dumps(order), expires, turn],
         )

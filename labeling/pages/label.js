@@ -35,6 +35,7 @@ class LabelPage {
     this.busy = false;
     this.tabs = { pairs: this.tab("pairs", "Pairs"), rankings: this.tab("rankings", "Rankings") };
     this.count = h("span", { class: "count" });
+    this.me = null; // who signed in, in a project with accounts
     this.nameBox = h("input", {
       "aria-label": "Your name", value: this.name, maxlength: 64, spellcheck: false, size: 10,
       onchange: () => this.rename(), onkeydown: (e) => e.key === "Enter" && this.nameBox.blur(),
@@ -42,16 +43,17 @@ class LabelPage {
     this.body = h("div", { class: "body" });
     this.status = h("p", { class: "status", role: "status", "aria-live": "polite" });
     this.bar = h("div", { class: "bar" });
-    const who = h("label", { class: "who" }, "Labeling as ", this.nameBox);
+    this.who = h("label", { class: "who" }, "Labeling as ", this.nameBox);
     const tabs = h("div", { class: "tabs", role: "tablist" }, this.tabs.pairs, this.tabs.rankings);
     signal.addEventListener("abort", () => this.providePlayers([]));
     const foot = h("footer", {}, this.status, this.bar);
-    root.replaceChildren(h("header", {}, tabs, h("div", { class: "you" }, this.count, who)), this.body, foot);
+    root.replaceChildren(h("header", {}, tabs, h("div", { class: "you" }, this.count, this.who)), this.body, foot);
   }
 
   // What is asked of the server
 
   async open() {
+    await this.introduce();
     const kept = sessionStorage.getItem(PENDING);
     if (kept) {
       this.busy = true;
@@ -62,6 +64,18 @@ class LabelPage {
       this.mode = waiting.pairs || !waiting.rankings ? "pairs" : "rankings";
     }
     await this.ask();
+  }
+
+  /** Who labels: the account that signed in, or in a project without accounts whoever the box names. */
+  async introduce() {
+    const { name } = await this.server.read("me");
+    if (!name) return;
+    this.me = this.name = name;
+    const leave = async () => {
+      await this.server.send("logout", {});
+      location.assign("/login");
+    };
+    this.who.replaceWith(h("span", { class: "who" }, `Labeling as ${name} `, button("Sign out", "", leave, "quiet")));
   }
 
   async ask() {

@@ -13,13 +13,26 @@ export class Server {
   }
 
   /** POST until an answer comes; a network failure or a server in trouble is waited out. Rejects with what it refuses. */
-  async send(route, body) {
+  send(route, body) {
     const headers = { "content-type": "application/json" };
+    return this.insist(route, { method: "POST", headers, body: JSON.stringify(body) });
+  }
+
+  /** GET, as patiently. */
+  read(route) {
+    return this.insist(route, {});
+  }
+
+  async insist(route, how) {
     for (let wait = 500; ; wait = Math.min(2 * wait, 5000)) {
       let trouble = "no connection";
       try {
         const signal = AbortSignal.timeout(15000);
-        const reply = await fetch(`/api/${route}`, { method: "POST", headers, body: JSON.stringify(body), signal });
+        const reply = await fetch(`/api/${route}`, { ...how, signal });
+        if (reply.status === 401) {
+          location.assign("/login"); // the session ended; an answer that was not sent is kept and sent afterwards
+          return new Promise(() => {});
+        }
         const data = await reply.json();
         if (reply.ok) {
           if (wait > 500) this.say("");

@@ -379,7 +379,8 @@ def test_a_taken_port_is_one_line_before_gradio_loads(store):
 
 
 @pytest.mark.parametrize(
-    ("host", "port", "complaint"), [("0.0.0.0", 7860, "SSH tunnel"), ("127.0.0.1", 70000, "--port")]
+    ("host", "port", "complaint"),
+    [("0.0.0.0", 7860, "without accounts, Prefloop serves this computer only"), ("127.0.0.1", 70000, "--port")],
 )
 def test_an_address_that_cannot_be_served_is_one_line(store, host, port, complaint):
     with pytest.raises(UserError, match=complaint):

@@ -1,0 +1,201 @@
+"""The routes to sign in and out, to join by an invitation, and for owners to look after people and tokens."""
+
+from __future__ import annotations
+
+import time
+from threading import BoundedSemaphore
+from typing import Annotated, Any
+
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from labeling.accounts import NAME, Account, Role, secret_id
+from labeling.records import UserError
+from labeling.sign_in import COOKIE, secret_of
+from labeling.store import Store
+from labeling.stored_accounts import BROWSER_SECONDS, NotAllowed
+
+Name = Annotated[str, Field(pattern=NAME)]
+Secret = Annotated[str, Field(min_length=1, max_length=100)]
+Password = Annotated[str, Field(min_length=1, max_length=1024)]
+HASHING_AT_ONCE = 2  # each try takes 32 MiB and a core: a flood of them must leave room for answers
+
+
+class Credentials(BaseModel):
+    """A name with its password."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: Name
+    password: Password
+
+
+class Joining(Credentials):
+    """A new account, by an invitation."""
+
+    invitation: Secret
+
+
+class NewPassword(BaseModel):
+    """A change of one's own password."""
+
+    model_config = ConfigDict(extra="forbid")
+    old: Password
+    new: Password
+
+
+class Invitation(BaseModel):
+    """Whom an invitation is for, and for how long it is good."""
+
+    model_config = ConfigDict(extra="forbid")
+    role: Role
+    hours: Annotated[float, Field(gt=0, le=24 * 90)] = 24 * 7
+
+
+class Change(BaseModel):
+    """What is to change about an account."""
+
+    model_config = ConfigDict(extra="forbid")
+    role: Role | None = None
+    closed: bool | None = None
+
+
+class NewToken(BaseModel):
+    """A token for a program: for one that labels under a name of its own (`script`), or acts for whoever asks."""
+
+    model_config = ConfigDict(extra="forbid")
+    note: Annotated[str, Field(min_length=1, max_length=100)]
+    script: Name | None = None
+    days: Annotated[float, Field(gt=0, le=3660)] = 365
+
+
+def account_of(request: Request) -> Account | None:
+    """Who asks; None in a project without accounts."""
+    found: Account | None = request.scope.get("state", {}).get("account")
+    return found
+
+
+def signed_in(request: Request) -> Account:
+    """Who asks, where somebody must. Raises 409 in a project without accounts."""
+    account = account_of(request)
+    if account is None:
+        raise HTTPException(409, "this project has no accounts: `prefloop accounts --invite owner` makes the first")
+    return account
+
+
+def add_to(app: FastAPI, store: Store) -> None:
+    """Add the routes."""
+    hashing = BoundedSemaphore(HASHING_AT_ONCE)
+
+    @app.post("/api/login")
+    def login(who: Credentials, request: Request) -> JSONResponse:
+        """Sign in: sets the session's cookie."""
+        address = request.client.host if request.client else "?"
+        try:
+            with hashing:
+                secret = store.sign_in(who.name, who.password, address)
+        except NotAllowed as error:
+            return JSONResponse({"error": str(error)}, 429 if "try again" in str(error) else 403)
+        return _with_cookie({"name": who.name}, secret, request)
+
+    @app.post("/api/join")
+    def join(who: Joining, request: Request) -> JSONResponse:
+        """Make an account by an invitation, and sign in."""
+        try:
+            with hashing:
+                account = store.join(who.invitation, who.name, who.password)
+        except NotAllowed as error:
+            return JSONResponse({"error": str(error)}, 403)
+        except UserError as error:
+            return JSONResponse({"error": str(error)}, 422)
+        secret = store.open_session(account.name, "browser", "", BROWSER_SECONDS)
+        return _with_cookie({"name": account.name}, secret, request)
+
+    @app.post("/api/logout")
+    def logout(request: Request) -> JSONResponse:
+        """End this session."""
+        secret, account = secret_of(request.headers), account_of(request)
+        if secret and account:
+            store.end_session(secret_id(secret), account.name)
+        reply = JSONResponse({})
+        reply.delete_cookie(COOKIE)
+        return reply
+
+    @app.get("/api/me")
+    def me(request: Request) -> dict[str, Any]:
+        """Who asks: name and role, both null in a project without accounts."""
+        account = account_of(request)
+        return {"name": account and account.name, "role": account and account.role}
+
+    @app.post("/api/password")
+    def password(change: NewPassword, request: Request) -> JSONResponse:
+        """Change one's own password. Every session ends but a new one for this browser."""
+        account = signed_in(request)
+        address = request.client.host if request.client else "?"
+        try:
+            with hashing:
+                store.sign_in(account.name, change.old, address)
+                store.change_password(account.name, change.new)
+        except NotAllowed as error:
+            return JSONResponse({"error": str(error)}, 403)
+        except UserError as error:
+            return JSONResponse({"error": str(error)}, 422)
+        return _with_cookie({}, store.open_session(account.name, "browser", "", BROWSER_SECONDS), request)
+
+    # For owners
+
+    @app.get("/api/people")
+    def people(request: Request) -> dict[str, Any]:
+        """All accounts."""
+        signed_in(request)
+        return {"people": [vars(account) for account in store.accounts()]}
+
+    @app.post("/api/people/{name}")
+    def change(name: str, what: Change, request: Request) -> dict[str, Any]:
+        """Change an account's role, close it or open it again."""
+        signed_in(request)
+        try:
+            store.change_account(name, what.role, what.closed)
+        except UserError as error:
+            raise HTTPException(409, str(error)) from error
+        return {}
+
+    @app.post("/api/invites")
+    def invite(what: Invitation, request: Request) -> dict[str, Any]:
+        """An invitation: the link is shown once, is good for one account, and expires."""
+        by = signed_in(request)
+        secret = store.invite(what.role, by.name, what.hours * 3600)
+        return {
+            "link": f"{request.base_url}join#{secret}",
+            "role": what.role,
+            "expires": time.time() + what.hours * 3600,
+        }
+
+    @app.get("/api/tokens")
+    def tokens(request: Request) -> dict[str, Any]:
+        """The tokens and open sessions of the account that asks."""
+        return {"tokens": [vars(session) for session in store.sessions(signed_in(request).name)]}
+
+    @app.post("/api/tokens")
+    def new_token(what: NewToken, request: Request) -> dict[str, Any]:
+        """A token, shown once: send it as `Authorization: Bearer TOKEN`."""
+        name = signed_in(request).name
+        if what.script is not None:
+            try:
+                store.add_script(what.script)
+            except UserError as error:
+                raise HTTPException(409, str(error)) from error
+            name = what.script
+        return {"token": store.open_session(name, "token", what.note, what.days * 86400)}
+
+    @app.delete("/api/tokens/{token_id}")
+    def end_token(token_id: str, request: Request) -> dict[str, Any]:
+        """End a token or session of the account that asks."""
+        return {"ended": store.end_session(token_id, signed_in(request).name)}
+
+
+def _with_cookie(body: dict[str, Any], secret: str, request: Request) -> JSONResponse:
+    reply = JSONResponse(body)
+    secure = request.url.scheme == "https"
+    reply.set_cookie(COOKIE, secret, int(BROWSER_SECONDS), httponly=True, samesite="lax", secure=secure)
+    return reply

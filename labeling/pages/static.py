@@ -1,0 +1,59 @@
+"""Pages and files that need no Gradio: scripts, styles, the sign-in page, and the labeling page as labelers get it.
+
+A labeler's page is plain HTML, so that in a project with accounts labelers need none of Gradio's routes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+from fastapi import FastAPI, HTTPException
+from fastapi.responses import FileResponse, HTMLResponse
+
+HERE = Path(__file__).parent
+SCRIPTS = (
+    "label.js",
+    "clips.js",
+    "screen.js",
+    "elements.js",
+    "server.js",
+    "account.js",
+    "start.js",
+)
+STYLES = ("label.css", "clips.css", "account.css")
+ASSETS = dict.fromkeys(SCRIPTS, "text/javascript") | dict.fromkeys(STYLES, "text/css")
+PAGES = {"/label": "label.html", "/login": "account.html", "/join": "account.html"}
+# Nothing inline runs here: what a model wrote could not run even if it got into a page as markup.
+HEADERS = {
+    "content-security-policy": "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "media-src 'self' blob:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "cache-control": "no-cache",
+}
+
+
+def versioned(name: str) -> str:
+    """The address of an asset; it changes with the content, so that no browser shows an old page."""
+    return f"/prefloop/{name}?{hashlib.sha256((HERE / name).read_bytes()).hexdigest()[:8]}"
+
+
+def add_to(app: FastAPI) -> None:
+    """Serve the files under /prefloop, and the pages."""
+
+    @app.get("/prefloop/{name}", include_in_schema=False)
+    def asset(name: str) -> FileResponse:
+        if name not in ASSETS:
+            raise HTTPException(404, f"there is no asset {name!r}")
+        # "no-cache" means: ask each time. One script imports another by its plain name, which must not go stale either.
+        return FileResponse(HERE / name, media_type=ASSETS[name], headers={"cache-control": "no-cache"})
+
+    for path, file in PAGES.items():
+        app.add_api_route(path, _page(file), include_in_schema=False)
+
+
+def _page(file: str) -> Callable[[], HTMLResponse]:
+    def page() -> HTMLResponse:
+        return HTMLResponse((HERE / file).read_text(encoding="utf-8"), headers=HEADERS)
+
+    return page

@@ -1,0 +1,186 @@
+"""Accounts, invitations and sessions, as the store keeps them. Secrets are kept as hashes alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from labeling.accounts import (
+    NO_PASSWORD,
+    NOBODY,
+    Account,
+    Role,
+    Session,
+    SessionKind,
+    check_name,
+    check_role,
+    hash_password,
+    new_secret,
+    password_fits,
+    secret_id,
+    wait_after,
+)
+from labeling.database import ProjectDatabase
+from labeling.records import UserError
+
+INVITE_SECONDS = 7 * 86400.0
+BROWSER_SECONDS = 14 * 86400.0
+MAX_NOTE = 100
+
+
+class NotAllowed(UserError):
+    """Wrong name or password, a secret that is not known any more, or too many tries."""
+
+
+class StoredAccounts(ProjectDatabase):
+    """The part of `labeling.store.Store` that knows who may sign in."""
+
+    _accounts = False
+
+    def has_accounts(self) -> bool:
+        """Whether this project wants people to sign in; once it does, it always will."""
+        self._accounts = self._accounts or bool(self.rows("SELECT 1 FROM account LIMIT 1"))
+        return self._accounts
+
+    def accounts(self) -> list[Account]:
+        """Everybody, the closed accounts too, in the order in which they came."""
+        return [_account(row) for row in self.rows("SELECT * FROM account ORDER BY created, name")]
+
+    def invite(self, role: str, by: str, seconds: float = INVITE_SECONDS) -> str:
+        """A secret that lets one person make an account with this role. Raises UserError for an unknown role."""
+        secret, now = new_secret(), time.time()
+        with self.writing() as db:
+            values = [secret_id(secret), check_role(role), by, now, now + seconds]
+            db.execute("INSERT INTO invite VALUES (?, ?, ?, ?, ?, NULL)", values)
+        return secret
+
+    def join(self, secret: str, name: str, password: str) -> Account:
+        """Make the account that an invitation is for; it can be used once.
+
+        Raises NotAllowed for an invitation that is unknown, used or expired, UserError for a name that is taken or
+        does not fit and for a password that is too short.
+        """
+        check_name(name)
+        kept = hash_password(password)  # before the transaction: it takes a while
+        now = time.time()
+        with self.writing() as db:
+            found = self.rows("SELECT * FROM invite WHERE token = ?", [secret_id(secret)])
+            if not found or found[0]["used_by"] is not None or found[0]["expires"] < now:
+                raise NotAllowed("this invitation was used, has expired or never was: ask for a new one")
+            if self.rows("SELECT 1 FROM account WHERE lower(name) = lower(?)", [name]):
+                raise UserError(f"the name {name!r} is taken: choose another")
+            role = found[0]["role"]
+            db.execute("INSERT INTO account VALUES (?, ?, ?, ?, NULL)", [name, role, kept, now])
+            db.execute("UPDATE invite SET used_by = ? WHERE token = ?", [name, secret_id(secret)])
+        return Account(name, role, now)
+
+    def sign_in(self, name: str, password: str, address: str) -> str:
+        """The secret of a new browser session.
+
+        After some wrong passwords for a name, or from an address, every further try waits, longer each time; what is
+        tried meanwhile is not looked at. Raises NotAllowed, which does not say whether the name exists.
+        """
+        keys = [f"name:{name[:64].lower()}", f"address:{address}"]
+        self._refuse_while_waiting(keys)
+        found = self.rows("SELECT name, password FROM account WHERE name = ? AND closed IS NULL", [name])
+        fits = password_fits(password, found[0]["password"] if found else NOBODY)
+        if not found or not fits:
+            self._note_failure(keys)
+            raise NotAllowed("this name and password do not belong together")
+        with self.writing() as db:
+            db.execute("DELETE FROM failed_login WHERE who = ?", [keys[0]])
+        return self.open_session(name, "browser", "", BROWSER_SECONDS)
+
+    def _refuse_while_waiting(self, keys: Sequence[str]) -> None:
+        now = time.time()
+        rows = self.rows("SELECT max(until) AS until FROM failed_login WHERE who IN (?, ?)", keys)
+        left = (rows[0]["until"] or 0) - now
+        if left > 0:
+            raise NotAllowed(f"too many wrong passwords: try again in {left:.0f} s")
+
+    def _note_failure(self, keys: Sequence[str]) -> None:
+        now = time.time()
+        with self.writing() as db:
+            db.execute("DELETE FROM failed_login WHERE until < ?", [now - 86400])  # a day later it is forgotten
+            for key in keys:
+                row = self.rows("SELECT count FROM failed_login WHERE who = ?", [key])
+                count = (row[0]["count"] if row else 0) + 1
+                until = now + wait_after(count)
+                db.execute("INSERT OR REPLACE INTO failed_login VALUES (?, ?, ?)", [key, count, until])
+
+    def open_session(self, account: str, kind: SessionKind, note: str, seconds: float) -> str:
+        """A secret with which requests act for the account, until it expires or is ended."""
+        secret, now = new_secret(), time.time()
+        with self.writing() as db:
+            db.execute("DELETE FROM session WHERE expires < ?", [now])
+            values = [secret_id(secret), account, kind, note[:MAX_NOTE], now, now + seconds]
+            db.execute("INSERT INTO session VALUES (?, ?, ?, ?, ?, ?)", values)
+        return secret
+
+    def account_of(self, secret: str) -> Account | None:
+        """Who a session or token belongs to; None when it is unknown, expired or ended, or the account is closed."""
+        rows = self.rows(
+            "SELECT account.* FROM session JOIN account ON account.name = session.account "
+            "WHERE token = ? AND expires > ? AND closed IS NULL",
+            [secret_id(secret), time.time()],
+        )
+        return _account(rows[0]) if rows else None
+
+    def add_script(self, name: str) -> None:
+        """Make the account of a program: a labeler without a password; one that is there stays.
+
+        Raises UserError when the name is a person's or does not fit.
+        """
+        check_name(name)
+        with self.writing() as db:
+            found = self.rows("SELECT * FROM account WHERE lower(name) = lower(?)", [name])
+            if found and not _account(found[0]).script:
+                raise UserError(f"{name} is a person: choose another name for a program")
+            if not found:
+                db.execute("INSERT INTO account VALUES (?, 'labeler', ?, ?, NULL)", [name, NO_PASSWORD, time.time()])
+
+    def sessions(self, account: str) -> list[Session]:
+        """The live sessions and tokens of an account."""
+        rows = self.rows(
+            "SELECT token AS id, account, kind, note, created, expires FROM session "
+            "WHERE account = ? AND expires > ? ORDER BY created",
+            [account, time.time()],
+        )
+        return [Session(**row) for row in rows]
+
+    def end_session(self, session_id: str, account: str) -> bool:
+        """End one of an account's sessions or tokens. Returns whether there was one."""
+        with self.writing() as db:
+            done = db.execute("DELETE FROM session WHERE token = ? AND account = ?", [session_id, account])
+        return done.rowcount > 0
+
+    def change_account(self, name: str, role: Role | None = None, closed: bool | None = None) -> None:
+        """Give an account another role, close it (which ends its sessions) or open it again.
+
+        Raises UserError for an unknown account, and when no open owner would be left.
+        """
+        with self.writing() as db:
+            if not self.rows("SELECT 1 FROM account WHERE name = ?", [name]):
+                raise UserError(f"there is no account {name[:80]!r}")
+            if role is not None:
+                db.execute("UPDATE account SET role = ? WHERE name = ?", [check_role(role), name])
+            if closed is not None:
+                db.execute("UPDATE account SET closed = ? WHERE name = ?", [time.time() if closed else None, name])
+            if closed:
+                db.execute("DELETE FROM session WHERE account = ?", [name])
+            if not self.rows("SELECT 1 FROM account WHERE role = 'owner' AND closed IS NULL"):
+                raise UserError(f"{name} is the last owner: make another one first")
+
+    def change_password(self, name: str, password: str) -> None:
+        """Set a password and end every session of the account, tokens too. Raises UserError."""
+        kept = hash_password(password)
+        with self.writing() as db:
+            if not db.execute("UPDATE account SET password = ? WHERE name = ?", [kept, name]).rowcount:
+                raise UserError(f"there is no account {name[:80]!r}")
+            db.execute("DELETE FROM session WHERE account = ?", [name])
+            db.execute("DELETE FROM failed_login WHERE who = ?", [f"name:{name.lower()}"])
+
+
+def _account(row: Mapping[str, Any]) -> Account:
+    return Account(row["name"], row["role"], row["created"], row["closed"], row["password"] == NO_PASSWORD)

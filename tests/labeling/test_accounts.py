@@ -1,0 +1,265 @@
+"""Accounts: who gets in, who does not, and what each role reaches."""
+
+from __future__ import annotations
+
+import time
+from itertools import count
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from labeling import accounts, stored_accounts
+from labeling.accounts import hash_password, password_fits, wait_after
+from labeling.records import Candidate, Message, Prompt, Slate, UserError
+from labeling.service import api
+from labeling.sign_in import COOKIE, verdict
+from labeling.store import Store
+from labeling.stored_accounts import NotAllowed
+
+PASSWORD = "correct horse battery"
+KEYS = (f"account-key-{n}" for n in count())
+
+
+@pytest.fixture(autouse=True)
+def quick_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One test looks at the real cost of a hash; the others need not wait for it."""
+    monkeypatch.setattr(accounts, "LOG_N", 4)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "project", create=True)
+
+
+def member(store: Store, name: str, role: str) -> TestClient:
+    """Somebody who joined by an invitation, with a browser of their own."""
+    client = TestClient(api(store), base_url="http://127.0.0.1:7860", raise_server_exceptions=False)
+    body = {"invitation": store.invite(role, "test"), "name": name, "password": PASSWORD}
+    reply = client.post("/api/join", json=body)
+    assert reply.status_code == 200, reply.text
+    return client
+
+
+@pytest.fixture
+def people(store: Store) -> dict[str, TestClient]:
+    return {role: member(store, f"some-{role}", role) for role in ("owner", "reviewer", "labeler")}
+
+
+def add_slates(store: Store, n: int = 4) -> None:
+    store.add_slates(
+        Slate(Prompt((Message("user", f"q{i}"),)), (Candidate("a", "secret-model"), Candidate("b"))) for i in range(n)
+    )
+
+
+# Passwords and secrets
+
+
+def test_a_hash_is_salted_and_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accounts, "LOG_N", 15)
+    one, other = hash_password(PASSWORD), hash_password(PASSWORD)
+    assert one != other
+    assert one.startswith("scrypt$15$8$3$")
+    assert PASSWORD not in one
+    assert password_fits(PASSWORD, one)
+    assert not password_fits(PASSWORD + " ", one)
+    for broken in ("", "!", "scrypt$15$8$3$x", "scrypt$15$8$3$%%$%%", accounts.NO_PASSWORD):
+        assert not password_fits(PASSWORD, broken)
+
+
+@pytest.mark.parametrize("password", ["", "short", "x" * 1025])
+def test_passwords_have_a_length(password: str) -> None:
+    with pytest.raises(UserError, match="10 to 1024"):
+        hash_password(password)
+
+
+def test_waits_double_after_five_tries() -> None:
+    assert [wait_after(n) for n in (1, 4, 5, 6, 10)] == [0, 0, 1, 2, 32]
+    assert wait_after(10**6) == 900
+
+
+def test_secrets_are_not_in_the_database(store: Store, people: dict[str, TestClient]) -> None:
+    token = people["owner"].post("/api/tokens", json={"note": "ci"}).json()["token"]
+    secrets = [token, people["labeler"].cookies[COOKIE], store.invite("labeler", "test"), PASSWORD]
+    held = b"".join(p.read_bytes() for p in store.project.glob("prefloop.sqlite*"))
+    assert not [s for s in secrets if s.encode() in held]
+
+
+# Joining and signing in
+
+
+def test_an_invitation_is_good_once_and_for_its_time(store: Store) -> None:
+    secret = store.invite("labeler", "test")
+    store.join(secret, "ann", PASSWORD)
+    for bad in (secret, "guess", store.invite("labeler", "test", seconds=-1)):
+        with pytest.raises(NotAllowed, match="invitation was used, has expired or never was"):
+            store.join(bad, "bob", PASSWORD)
+    with pytest.raises(UserError, match="taken"):
+        store.join(store.invite("owner", "test"), "ANN", PASSWORD)  # no twins that look alike
+    with pytest.raises(UserError, match="there is no role 'god'"):
+        store.invite("god", "test")
+
+
+def test_nobody_learns_from_a_refusal_whether_a_name_exists(store: Store, people: dict[str, TestClient]) -> None:
+    client = TestClient(api(store), base_url="http://127.0.0.1:7860")
+    replies = [
+        client.post("/api/login", json={"name": name, "password": "wrong password"})
+        for name in ("some-owner", "nobody")
+    ]
+    assert replies[0].json() == replies[1].json()
+    assert {r.status_code for r in replies} == {403}
+
+
+def test_brute_force_waits_even_with_the_right_password(store: Store, people: dict[str, TestClient]) -> None:
+    client = TestClient(api(store), base_url="http://127.0.0.1:7860")
+    for _ in range(5):
+        assert client.post("/api/login", json={"name": "some-owner", "password": "wrong"}).status_code == 403
+    right = {"name": "some-owner", "password": PASSWORD}
+    reply = client.post("/api/login", json=right)
+    assert reply.status_code == 429
+    assert "try again in" in reply.json()["error"]
+    with store.writing() as db:
+        db.execute("UPDATE failed_login SET until = ?", [time.time() - 1])
+    assert client.post("/api/login", json=right).status_code == 200
+
+
+def test_the_cookie_cannot_be_read_by_scripts_or_sent_by_other_sites(store: Store) -> None:
+    store.join(store.invite("owner", "test"), "ann", PASSWORD)
+    for scheme, secure in (("http", False), ("https", True)):
+        client = TestClient(api(store), base_url=f"{scheme}://127.0.0.1:7860")
+        header = client.post("/api/login", json={"name": "ann", "password": PASSWORD}).headers["set-cookie"].lower()
+        assert "httponly" in header
+        assert "samesite=lax" in header
+        assert ("secure" in header) == secure
+
+
+# Sessions end
+
+
+def test_sessions_end_by_signing_out_by_time_and_with_the_account(store: Store, people: dict[str, TestClient]) -> None:
+    add_slates(store)
+    labeler, owner = people["labeler"], people["owner"]
+    kept = labeler.cookies[COOKIE]
+    assert labeler.post("/api/logout", json={}).status_code == 200
+    labeler.cookies.set(COOKIE, kept)  # a replay of the old cookie
+    assert labeler.post("/api/lease", json={}).status_code == 401
+
+    again = member(store, "second", "labeler")
+    with store.writing() as db:
+        db.execute("UPDATE session SET expires = ? WHERE account = 'second'", [time.time() - 1])
+    assert again.post("/api/lease", json={}).status_code == 401
+
+    third = member(store, "third", "labeler")
+    assert owner.post("/api/people/third", json={"closed": True}).status_code == 200
+    assert third.post("/api/lease", json={}).status_code == 401
+    login = third.post("/api/login", json={"name": "third", "password": PASSWORD})
+    assert login.status_code == 403
+
+
+def test_a_new_password_ends_every_other_session(store: Store, people: dict[str, TestClient]) -> None:
+    elsewhere = TestClient(api(store), base_url="http://127.0.0.1:7860")
+    elsewhere.post("/api/login", json={"name": "some-labeler", "password": PASSWORD})
+    assert elsewhere.get("/api/me").json()["name"] == "some-labeler"
+    change = {"old": PASSWORD, "new": "another long one"}
+    assert people["labeler"].post("/api/password", json={**change, "old": "guess"}).status_code == 403
+    assert people["labeler"].post("/api/password", json=change).status_code == 200
+    assert people["labeler"].get("/api/me").status_code == 200
+    assert elsewhere.get("/api/me").status_code == 401
+
+
+def test_the_last_owner_stays(store: Store, people: dict[str, TestClient]) -> None:
+    for change in ({"closed": True}, {"role": "labeler"}):
+        reply = people["owner"].post("/api/people/some-owner", json=change)
+        assert reply.status_code == 409
+        assert "last owner" in reply.json()["error"]
+    assert [a.role for a in store.accounts() if a.name == "some-owner"] == ["owner"]
+
+
+# What a role reaches
+
+
+def test_without_an_account_nothing_is_reached(store: Store, people: dict[str, TestClient]) -> None:
+    stranger = TestClient(api(store), base_url="http://127.0.0.1:7860", follow_redirects=False)
+    paths = {route.path for route in stranger.app.routes}  # type: ignore[attr-defined]
+    assert len(paths) > 15
+    for path in paths | {"/", "/live", "/gradio_api/queue/join", "/gradio_api/component_server", "/clips/x.mp4"}:
+        for method in ("GET", "POST", "DELETE"):
+            reply = stranger.request(method, path.replace("{name}", "x").replace("{name:path}", "x"))
+            if verdict(path.split("{")[0], None) == "welcome":
+                assert reply.status_code != 401
+            else:
+                assert reply.status_code == 401 or reply.headers["location"].startswith("/login?next="), (method, path)
+    forged = {"cookie": f"{COOKIE}=x", "authorization": "Bearer x"}
+    assert stranger.post("/api/lease", json={}, headers=forged).status_code == 401
+
+
+def test_a_labeler_reaches_labeling_and_nothing_else(people: dict[str, TestClient]) -> None:
+    labeler = people["labeler"]
+    for path in ("/live", "/quality", "/gradio_api/info", "/config", "/api/people", "/api/openapi.json", "/report"):
+        reply = labeler.get(path)
+        assert (reply.status_code, list(reply.json())) == (403, ["error"]), path
+    assert "secret" not in labeler.get("/").text
+    assert labeler.get("/").status_code == labeler.get("/label").status_code == 200
+
+
+def test_only_owners_look_after_people(people: dict[str, TestClient]) -> None:
+    for role in ("reviewer", "labeler"):
+        for method, path in (
+            ("GET", "/api/people"),
+            ("POST", "/api/people/some-owner"),
+            ("POST", "/api/invites"),
+            ("POST", "/api/tokens"),
+        ):
+            assert people[role].request(method, path, json={}).status_code == 403, (role, path)
+    link = people["owner"].post("/api/invites", json={"role": "reviewer"}).json()["link"]
+    assert link.startswith("http://127.0.0.1:7860/join#")  # behind #: never in a log
+
+
+def test_a_label_is_of_who_signed_in_and_a_forged_name_is_refused(store: Store, people: dict[str, TestClient]) -> None:
+    add_slates(store)
+    forged = people["labeler"].post("/api/lease", json={"annotator": "some-owner"})
+    assert forged.status_code == 403
+    assert "nobody labels for somebody else" in forged.json()["error"]
+    lease = people["labeler"].post("/api/lease", json={}).json()["lease"]
+    answer = {"client_key": next(KEYS), "slate": lease["slate"], "outcome": "ranked", "ranks": [1, 2]}
+    stolen = people["reviewer"].post("/api/submit", json=answer)
+    assert stolen.status_code == 409  # somebody else's lease
+    assert people["labeler"].post("/api/submit", json=answer).json()["added"] is True
+    assert [label.annotator for label in store.labels()] == ["human:some-labeler"]
+    assert people["labeler"].get("/api/progress").json()["annotators"] == {"human:some-labeler": 1}
+
+
+def test_a_program_labels_with_a_token_under_its_own_kind(store: Store, people: dict[str, TestClient]) -> None:
+    add_slates(store)
+    made = people["owner"].post("/api/tokens", json={"note": "length bot", "script": "bot"})
+    program = TestClient(api(store), base_url="http://127.0.0.1:7860")
+    program.headers["authorization"] = f"Bearer {made.json()['token']}"
+    lease = program.post("/api/lease", json={}).json()["lease"]
+    answer = {"client_key": next(KEYS), "slate": lease["slate"], "outcome": "ranked", "ranks": [2, 1]}
+    assert program.post("/api/submit", json=answer).json()["added"] is True
+    assert [(label.annotator, store.annotators()[label.annotator].kind) for label in store.labels()] == [
+        ("script:bot", "judge")
+    ]
+    assert program.get("/api/people").status_code == 403
+    assert program.post("/api/login", json={"name": "bot", "password": "!" * 10}).status_code == 403
+    clash = people["owner"].post("/api/tokens", json={"note": "x", "script": "some-labeler"})
+    assert clash.status_code == 409
+    for session in store.sessions("bot"):
+        assert store.end_session(session.id, "some-owner") is False  # only one's own
+        assert store.end_session(session.id, "bot") is True
+    assert program.post("/api/lease", json={}).status_code == 401
+
+
+def test_without_accounts_the_local_person_needs_no_login(store: Store) -> None:
+    client = TestClient(api(store), base_url="http://127.0.0.1:7860")
+    assert client.get("/api/me").json() == {"name": None, "role": None}
+    assert client.post("/api/lease", json={"annotator": "ann"}).status_code == 200
+    assert client.get("/api/people").status_code == 409
+
+
+@pytest.mark.parametrize("name", ["", "a b", "x" * 65, "a/b", "'; DROP TABLE account; --", "\u202eevil", "<b>"])
+def test_hostile_names_are_no_accounts(store: Store, name: str) -> None:
+    with pytest.raises(UserError, match="does not fit"):
+        store.join(store.invite("labeler", "test"), name, PASSWORD)
+    assert stored_accounts.NotAllowed is NotAllowed
+    assert store.accounts() == []
