@@ -10,11 +10,12 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from labeling.accounts import NAME, Account, Role, secret_id
+from labeling.accounts import NAME, Account, Role, new_secret, secret_id
 from labeling.records import UserError
 from labeling.sign_in import COOKIE, secret_of
 from labeling.store import Store
 from labeling.stored_accounts import BROWSER_SECONDS, NotAllowed
+from labeling.webhooks import check_hook
 
 Name = Annotated[str, Field(pattern=NAME)]
 Secret = Annotated[str, Field(min_length=1, max_length=100)]
@@ -67,6 +68,14 @@ class NewToken(BaseModel):
     note: Annotated[str, Field(min_length=1, max_length=100)]
     script: Name | None = None
     days: Annotated[float, Field(gt=0, le=3660)] = 365
+
+
+class NewWebhook(BaseModel):
+    """An address, and of what it is told: "label", "iteration"."""
+
+    model_config = ConfigDict(extra="forbid")
+    url: Annotated[str, Field(min_length=1, max_length=2000)]
+    events: Annotated[list[str], Field(min_length=1, max_length=10)] = ["label", "iteration"]
 
 
 def account_of(request: Request) -> Account | None:
@@ -187,6 +196,30 @@ def add_to(app: FastAPI, store: Store) -> None:
                 raise HTTPException(409, str(error)) from error
             name = what.script
         return {"token": store.open_session(name, "token", what.note, what.days * 86400)}
+
+    @app.get("/api/webhooks")
+    def hooks(request: Request) -> dict[str, Any]:
+        """The webhooks: where they go, of what they tell, and what is wrong with each."""
+        signed_in(request)
+        found = [{k: v for k, v in vars(hook).items() if k != "secret"} for hook in store.webhooks()]
+        return {"webhooks": found}
+
+    @app.post("/api/webhooks")
+    def add_hook(what: NewWebhook, request: Request) -> dict[str, Any]:
+        """Have an address told of new labels or finished iterations, from now on. The secret is shown once."""
+        signed_in(request)
+        try:
+            check_hook(what.url, tuple(what.events))
+        except UserError as error:
+            raise HTTPException(422, str(error)) from error
+        secret = new_secret()
+        return {"id": store.add_webhook(what.url, secret, tuple(what.events)), "secret": secret}
+
+    @app.delete("/api/webhooks/{hook_id}")
+    def end_hook(hook_id: int, request: Request) -> dict[str, Any]:
+        """Tell an address no more."""
+        signed_in(request)
+        return {"ended": store.remove_webhook(hook_id)}
 
     @app.delete("/api/tokens/{token_id}")
     def end_token(token_id: str, request: Request) -> dict[str, Any]:

@@ -102,7 +102,7 @@ CREATE TABLE session (
 CREATE TABLE failed_login (who TEXT PRIMARY KEY, count INTEGER NOT NULL, until REAL NOT NULL) STRICT;
 CREATE TABLE webhook (
     id INTEGER PRIMARY KEY, url TEXT NOT NULL, secret TEXT NOT NULL, events TEXT NOT NULL, created REAL NOT NULL,
-    last_error TEXT NOT NULL DEFAULT ''
+    told_labels INTEGER NOT NULL, told_iterations INTEGER NOT NULL, last_error TEXT NOT NULL DEFAULT ''
 ) STRICT;
 """
 

@@ -33,6 +33,7 @@ from labeling.pages import static
 from labeling.records import MAX_CANDIDATES, MAX_TEXT, Annotator, Candidate, InvalidRecord, Label, Slate, UserError
 from labeling.sign_in import SignIn
 from labeling.store import Conflict, Lease, Store
+from labeling.webhooks import Sender
 
 Name = Annotated[str, Field(pattern=r"^[\w.@-]{1,64}$")]
 ClientKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{8,64}$")]
@@ -263,6 +264,7 @@ def serve(store: Store, host: str, port: int, clips: Clips | None = None) -> Non
     """
     listener = _listen(host, port, store.has_accounts())
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill is a Ctrl-C
+    webhooks = Sender(store)
     try:
         config = uvicorn.Config(create_app(store, clips), log_level="warning", timeout_graceful_shutdown=10)
         _Server(config).run(sockets=[listener])
@@ -270,6 +272,7 @@ def serve(store: Store, host: str, port: int, clips: Clips | None = None) -> Non
         pass
     finally:
         listener.close()
+        webhooks.close()
         signal.signal(signal.SIGTERM, previous)
 
 

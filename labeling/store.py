@@ -1,8 +1,9 @@
 """The one store of a project: records go in and come out, and nobody else knows SQL.
 
 Here are annotators, their labels and who is shown what next; `labeling.stored_slates` keeps what is compared,
-`labeling.stored_runs` what runs report, and `labeling.stored_accounts` who may sign in. What a method returns from is
-on disk (see `labeling.database`). Everything that is added has a key; adding it again changes nothing.
+`labeling.stored_runs` what runs report, `labeling.stored_accounts` who may sign in, and `labeling.stored_webhooks` who is
+told of it. What a method returns from is on disk (see `labeling.database`). Everything that is added has a key; adding it
+again changes nothing.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from labeling.records import Annotator, Label, LabeledSlate, Slate, Split, UserE
 from labeling.stored_accounts import StoredAccounts
 from labeling.stored_runs import HumanLabel, RunEvent, StoredRuns
 from labeling.stored_slates import StoredSlates
+from labeling.stored_webhooks import StoredWebhooks
 
 __all__ = ["Conflict", "HumanLabel", "Lease", "RunEvent", "Store"]
 
@@ -46,7 +48,7 @@ class Lease:
     expires: float
 
 
-class Store(StoredSlates, StoredRuns, StoredAccounts):
+class Store(StoredSlates, StoredRuns, StoredAccounts, StoredWebhooks):
     """The labels, slates and runs of a project."""
 
     # Annotators and labels

@@ -1,0 +1,152 @@
+"""Webhooks against a real receiver: in order, signed, again until it is there, and from the moment they were added."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labeling import webhooks
+from labeling.records import Annotator, Candidate, Label, Message, Prompt, Slate, UserError
+from labeling.store import RunEvent, Store
+from labeling.webhooks import Sender, check_hook
+
+
+class Receiver(ThreadingHTTPServer):
+    """Keeps what it is told; `refusals` is how many requests it answers with 500 first."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[dict[str, Any], bytes, str]] = []
+        self.refusals = 0
+        super().__init__(("127.0.0.1", 0), Handler)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/hook"
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        server: Any = self.server
+        body = self.rfile.read(int(self.headers["content-length"]))
+        if server.refusals:
+            server.refusals -= 1
+            self.send_response(500)
+        elif self.path == "/moved":
+            self.send_response(302)
+            self.send_header("location", server.url)
+        else:
+            server.told.append((json.loads(body), body, self.headers["x-prefloop-signature"]))
+            self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        """Quiet."""
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    server = Receiver()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    monkeypatch.setattr(webhooks, "POLL_SECONDS", 3600.0)  # the tests say when
+    store = Store(tmp_path, create=True)
+    store.add_annotator(Annotator("human:ann", "human"))
+    store.add_slates(Slate(Prompt((Message("user", f"q{n}"),)), (Candidate("a"), Candidate("b"))) for n in range(4))
+    return store
+
+
+def label(store: Store, n: int) -> None:
+    slate = store.slates()[n]
+    store.add_labels([Label(slate.id, "human:ann", "ranked", f"key-{n}", (1, 2), reason="‮ =1+1")])
+
+
+def test_a_hook_is_told_in_order_with_a_signature(store: Store, receiver: Receiver) -> None:
+    label(store, 0)  # before the hook: not told
+    store.add_webhook(receiver.url, "s3cret", ("label", "iteration"))
+    sender = Sender(store)
+    label(store, 1)
+    store.add_event(RunEvent("demo", 3, "fit", {}))
+    store.add_event(RunEvent("demo", 3, "iteration", {"gold_heldout": 0.5}))
+    label(store, 2)
+    sender.send_new()
+    sender.send_new()
+    sender.close()
+    assert [(m["event"], m.get("client_key"), m.get("iteration")) for m, _, _ in receiver.told] == [
+        ("label", "key-1", None),
+        ("label", "key-2", None),
+        ("iteration", None, 3),
+    ]
+    told, body, signed = receiver.told[0]
+    assert signed == "sha256=" + hmac.new(b"s3cret", body, hashlib.sha256).hexdigest()
+    assert (told["ranks"], told["annotator"], told["reason"]) == ([1, 2], "human:ann", "‮ =1+1")
+    assert receiver.told[2][0]["figures"] == {"gold_heldout": 0.5}
+
+
+def test_what_does_not_arrive_is_sent_again_and_nothing_overtakes_it(
+    store: Store, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhooks, "LONGEST_WAIT", 0.0)
+    store.add_webhook(receiver.url, "s", ("label",))
+    sender = Sender(store)
+    receiver.refusals = 2
+    label(store, 0)
+    label(store, 1)
+    sender.send_new()
+    assert store.webhooks()[0].last_error == "it answered 500"
+    sender.send_new()
+    sender.send_new()
+    sender.close()
+    assert [m["client_key"] for m, _, _ in receiver.told] == ["key-0", "key-1"]
+    assert store.webhooks()[0].last_error == ""
+
+
+def test_after_a_restart_it_goes_on_where_it_was(store: Store, receiver: Receiver) -> None:
+    store.add_webhook(receiver.url, "s", ("label",))
+    for n in range(3):
+        label(store, n)
+        sender = Sender(Store(store.project))
+        sender.send_new()
+        sender.close()
+    assert [m["client_key"] for m, _, _ in receiver.told] == ["key-0", "key-1", "key-2"]
+
+
+def test_a_redirect_is_no_arrival_and_a_dead_address_harms_no_other(store: Store, receiver: Receiver) -> None:
+    store.add_webhook(receiver.url.replace("/hook", "/moved"), "s", ("label",))
+    store.add_webhook("http://127.0.0.1:9/", "s", ("label",))
+    store.add_webhook(receiver.url, "s", ("label",))
+    sender = Sender(store)
+    label(store, 0)
+    sender.send_new()
+    sender.close()
+    assert len(receiver.told) == 1
+    assert [bool(hook.last_error) for hook in store.webhooks()] == [True, True, False]
+    assert store.remove_webhook(1)
+    assert not store.remove_webhook(1)
+
+
+@pytest.mark.parametrize(
+    "url", ["", "file:///etc/passwd", "ftp://x/", "http://", "javascript:alert(1)", "http://" + "x" * 2000]
+)
+def test_what_is_no_address_is_refused(url: str) -> None:
+    with pytest.raises(UserError, match="no address for a webhook"):
+        check_hook(url, ("label",))
+
+
+@pytest.mark.parametrize("events", [(), ("labels",)])
+def test_what_is_no_event_is_refused(events: tuple[str, ...]) -> None:
+    with pytest.raises(UserError, match="a webhook tells of label or iteration"):
+        check_hook("http://127.0.0.1/", events)
