@@ -1,9 +1,9 @@
 """The one store of a project: records go in and come out, and nobody else knows SQL.
 
 Here are annotators, their labels and who is shown what next; `labeling.stored_slates` keeps what is compared,
-`labeling.stored_runs` what runs report, `labeling.stored_accounts` who may sign in, and `labeling.stored_webhooks` who is
-told of it. What a method returns from is on disk (see `labeling.database`). Everything that is added has a key; adding it
-again changes nothing.
+`labeling.stored_runs` what runs report, `labeling.stored_accounts` who may sign in, and `labeling.stored_webhooks` who
+is told of it. What a method returns from is on disk (see `labeling.database`). Everything that is added has a key;
+adding it again changes nothing.
 """
 
 from __future__ import annotations

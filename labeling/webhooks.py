@@ -1,8 +1,8 @@
 """Webhooks: what happens in a project is told to other programs by HTTP, in order, until they have it.
 
 Each hook has its own place in the sequence of labels and of finished iterations, kept in the store. A message is sent
-again until the other side answers with 2xx, so it may arrive twice: its `id` says so. The body is signed with the secret
-of the hook (HMAC-SHA256), so that the other side knows who sent it.
+again until the other side answers with 2xx, so it may arrive twice: its `id` says so. The body is signed with the
+secret of the hook (HMAC-SHA256), so that the other side knows who sent it.
 """
 
 from __future__ import annotations
