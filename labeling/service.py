@@ -31,6 +31,7 @@ from labeling.clip_routes import Clips
 from labeling.guard import Guard, is_loopback
 from labeling.pages import static
 from labeling.records import MAX_CANDIDATES, MAX_TEXT, Annotator, Candidate, InvalidRecord, Label, Slate, UserError
+from labeling.rich_text import plain, rich
 from labeling.sign_in import SignIn
 from labeling.store import Conflict, Lease, Store
 from labeling.webhooks import Sender
@@ -202,13 +203,21 @@ def _blind(lease: Lease) -> dict[str, Any]:
     messages = [m for m in lease.slate.prompt.messages if m.role == "user" or not technical]
     return {
         "slate": lease.slate.id,
-        "prompt": [{"role": m.role, "content": m.content} for m in messages],
+        "prompt": [{"role": m.role, **_readable("content", m.content)} for m in messages],
         "candidates": [_blind_candidate(c) for c in shown],
     }
 
 
 def _blind_candidate(c: Candidate) -> dict[str, Any]:
-    return {"clip": clip_routes.address(c.clip)} if c.clip else {"text": c.text, "finished": c.finished}
+    if c.clip:
+        return {"clip": clip_routes.address(c.clip)}
+    return {**_readable("text", c.text), "finished": c.finished}
+
+
+def _readable(key: str, text: str) -> dict[str, str]:
+    """A text under `key`, and as `html` where it is more than words."""
+    html = rich(text)
+    return {key: plain(text), **({"html": html} if html else {})}
 
 
 # Errors, each as one line

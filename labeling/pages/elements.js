@@ -11,6 +11,14 @@ export function h(tag, attributes, ...children) {
   return element;
 }
 
+/** What somebody said: plain words, or where they are more than that the HTML which the server has made harmless. */
+export function said(text, html) {
+  if (!html) return h("div", { class: "text" }, text || h("em", {}, "(empty answer)"));
+  const element = h("div", { class: "text rich" });
+  element.innerHTML = html; // see labeling/rich_text.py: an allow-list of plain elements
+  return element;
+}
+
 /** A button with its key; a mouse click does not leave the focus on it, or Enter would press it again. */
 export function button(title, key, act, kind = "", hint = "") {
   const click = (event) => {

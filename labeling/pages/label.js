@@ -2,7 +2,7 @@
 // One answer has one client_key from the moment its slate is shown, so a retry or a double click cannot count twice.
 
 import { ClipPlayer } from "./clips.js";
-import { button, h, once } from "./elements.js";
+import { button, h, once, said } from "./elements.js";
 import { PENDING, Server } from "./server.js";
 
 const LETTERS = "ABCDEFGHI";
@@ -221,8 +221,8 @@ class LabelPage {
       h("kbd", { class: "big" }, keyOf(place, this.lease.candidates.length)),
       h("span", { class: "title" }),
       cut ? h("span", { class: "cut", title: "It reached the length limit" }, "cut off") : "");
-    const text = () => h("div", { class: "text" }, candidate.text || h("em", {}, "(empty answer)"), cut ? h("span", { class: "ellipsis" }, " …") : "");
-    return h("article", { class: "card", onclick: choose }, head, this.player ? this.player.screens[place].element : text());
+    const body = () => h("div", { class: "said" }, said(candidate.text, candidate.html), cut ? h("span", { class: "ellipsis" }, " …") : "");
+    return h("article", { class: "card", onclick: choose }, head, this.player ? this.player.screens[place].element : body());
   }
 
   titleOf(place) {
@@ -416,7 +416,7 @@ class LabelPage {
 function conversation(messages) {
   const turns = messages.map((message) => h("div", { class: `turn ${message.role}` },
     h("span", { class: "role" }, messages.length === 1 ? "prompt" : message.role),
-    h("div", { class: "text" }, message.content)));
+    said(message.content, message.html)));
   return h("section", { class: "prompt" }, ...turns);
 }
 

@@ -186,7 +186,7 @@ def test_five_rapid_clicks_make_one_label(site: Site, page: Page, rapid: str) ->
 
 
 def test_markup_in_a_text_is_shown_as_text(site: Site, page: Page) -> None:
-    hostile = "<b>bold</b> <img src=x onerror=\"document.title='owned'\"> {{7*7}} ${8*8}\n  <script>1</script>"
+    hostile = "<b>bold</b> <img src=x onerror=\"document.title='owned'\"> {{7+7}} ${8+8}\n  <script>1</script>"
     ask(site.store, f"what is {hostile}", hostile, "plain")
     page.goto(site.address)
     shown(page, "what is")
