@@ -128,7 +128,8 @@ def test_step_rewards_are_standardised_over_the_whole_group_and_summed_from_behi
     # A penalty on a token counts in the step that the token belongs to: the same totals, the same advantages.
     spread = rewards.clone()
     spread[0] = torch.tensor([-0.5, 1.5, -1.0, 5.0])
-    spread[1, 3] = 99.0  # masked
+    spread[1, 3] = 99.0  # masked, as is the end of a step there
+    ends[1, 3] = True
     given = Signals(spread, mask, torch.tensor([0, 0, 1]), torch.ones(3), step_ends=ends)
     close(process_standardized(given).advantages, expected)
     # Without step ends the outcome is the only step.
