@@ -83,12 +83,17 @@ def _parser() -> argparse.ArgumentParser:
         choices=("train", "heldout"),
         help="the split of prompts whose line names none (default: drawn, a fifth held out)",
     )
+    sub.add_argument(
+        "--gold", action="store_true", help="its labels are known answers: items that people are checked by"
+    )
     sub = add("export", export, "export prompts, labels or chosen/rejected pairs as JSONL")
     sub.add_argument("file", type=Path)
     sub.add_argument("--what", choices=("prompts", "labels", "pairs"), default="pairs")
     sub.add_argument("--split", choices=("train", "heldout"), help="only this split")
     sub = add("recipes", recipes, "list the recipes: ways to update the policy, with stages, papers and defaults")
     sub.add_argument("name", nargs="?", help="print this one whole")
+    sub = add("settings", settings, "show the project's settings, or change some: overlap, checks, staleness")
+    sub.add_argument("set", nargs="*", metavar="KEY=VALUE", help="change this setting")
     sub = add("report", report, "write a run as one self-contained HTML file")
     sub.add_argument("file", type=Path)
     sub.add_argument("--run", help="the run's name (default: the newest)")
@@ -124,11 +129,12 @@ def serve(options: argparse.Namespace) -> None:
 
 def import_(options: argparse.Namespace) -> None:
     """Import a JSONL file into the project."""
-    from labeling.exchange import add_reading, read_file
+    from labeling.exchange import add_gold, add_reading, read_file
     from labeling.store import Store
 
     reading = read_file(options.file)  # a file that cannot be read leaves no empty project behind
-    print(add_reading(Store(options.project, create=True), reading, options.split))
+    add = add_gold if options.gold else add_reading
+    print(add(Store(options.project, create=True), reading, options.split))
 
 
 def export(options: argparse.Namespace) -> None:
@@ -137,6 +143,17 @@ def export(options: argparse.Namespace) -> None:
     from labeling.store import Store
 
     print(export_file(Store(options.project), options.file, options.what, options.split))
+
+
+def settings(options: argparse.Namespace) -> None:
+    """Change the settings that are given, and print all."""
+    from dataclasses import asdict
+
+    from labeling.settings import parse_assignments
+    from labeling.store import Store
+
+    found = Store(options.project).set_settings(parse_assignments(options.set))
+    print("\n".join(f"{key} = {value}" for key, value in asdict(found).items()))
 
 
 def report(options: argparse.Namespace) -> None:

@@ -1,7 +1,8 @@
 """Rules for giving slates to people: who may see what, in which order, and what an answer means.
 
 Candidates are shown in a random order, which the lease records. A person ranks *places* (left, right, …); a
-label ranks *candidates*; the recorded order turns one into the other. Nothing here reads or writes anything.
+label ranks *candidates*; the recorded order turns one into the other. Checks (items with a known answer, mirrored
+repeats) come by a draw that hangs on person and place alone. Nothing here reads or writes anything.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ from collections.abc import Sequence
 from random import Random
 from typing import Literal
 
-from labeling.records import MAX_CANDIDATES
+from labeling.records import MAX_CANDIDATES, content_id
+from labeling.settings import Settings
 
 Mode = Literal["pairs", "rankings"]
 SIZES: dict[Mode, tuple[int, int]] = {"pairs": (2, 2), "rankings": (3, MAX_CANDIDATES)}
 LEASE_SECONDS = 15 * 60.0  # long enough to read nine long answers, short enough that a closed tab blocks nobody
+REPEAT_AFTER = 10  # answers between a slate and its repeat, so that it is judged again and not remembered
 
 
 def human_id(name: str) -> str:
@@ -31,3 +34,16 @@ def ranks_of_candidates(ranks_of_places: Sequence[int], order: Sequence[int]) ->
     """Turn ranks given to places into ranks of candidates. Raises ValueError when the lengths differ."""
     rank_of = dict(zip(order, ranks_of_places, strict=True))
     return tuple(rank_of[candidate] for candidate in range(len(order)))
+
+
+def draw(annotator: str, place: int, what: str) -> float:
+    """A number in [0, 1), uniform over annotators and places, and always the same for the same ones."""
+    return int(content_id("draw", annotator, place, what)[-12:], 16) / 16**12
+
+
+def kind_of_next(annotator: str, place: int, settings: Settings) -> Literal["gold", "repeat", "new"]:
+    """What comes in this place of all that an annotator is given: P(gold) = gold_rate, P(repeat) = repeat_rate."""
+    drawn = draw(annotator, place, "kind")
+    if drawn < settings.gold_rate:
+        return "gold"
+    return "repeat" if drawn < settings.gold_rate + settings.repeat_rate else "new"

@@ -98,7 +98,7 @@ class ProjectDatabase:
                     self.db.execute("ROLLBACK")
                 raise
 
-    def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
+    def rows(self, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> list[dict[str, Any]]:
         """The rows that a SELECT gives."""
         with self._explained():
             return list(self.db.query(sql, parameters))

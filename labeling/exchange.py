@@ -37,6 +37,7 @@ class ImportReport:
     """What an import did. `skipped`: (line, reason) of lines that hold no preference.
 
     splits_kept: lines that ask for another split than the one that their prompt already had; the old one stays.
+    gold_new: slates with a known answer.
     """
 
     lines: int
@@ -45,9 +46,11 @@ class ImportReport:
     labels_new: int
     splits_kept: int
     skipped: tuple[tuple[int, str], ...]
+    gold_new: int = 0
 
     def __str__(self) -> str:
         new = f"{self.prompts_new} prompts, {self.slates_new} slates and {self.labels_new} labels are new"
+        new += f", and {self.gold_new} slates have a known answer" if self.gold_new else ""
         parts = [f"{self.lines} lines read: {new}"]
         for reason in Counter(reason for _, reason in self.skipped):
             lines = [str(line) for line, why in self.skipped if why == reason]
@@ -117,6 +120,33 @@ def add_reading(store: Store, reading: Reading, split: Split | None = None, held
                 raise at_line(reading.path, number, error) from error
     lines = len(reading.entries) + len(reading.skipped)
     return ImportReport(lines, prompts, slates, labels, kept, reading.skipped)
+
+
+def add_gold(store: Store, reading: Reading, split: Split | None = None) -> ImportReport:
+    """Add the labelled slates of a file as items with a known answer, or nothing; see `StoredQuality.add_gold`.
+
+    A line's last ranked label is the known answer, and is not kept as a label. A prompt that is new is held out unless
+    its line or `split` says otherwise, so that no policy practises on it.
+    Raises UserError, with file and line, for a line without a ranked label, and as `add_gold` of the store does.
+    """
+    prompts = slates = gold = kept = 0
+    with store.writing():
+        splits = store.prompt_splits()
+        for number, entry in reading.entries:
+            try:
+                ranked = [label.ranks for label in entry.labels if label.ranks is not None]
+                if entry.slate is None or not ranked:
+                    raise UserError("--gold: this line holds no ranked answer that could be the known one")
+                asked = entry.split or split
+                prompt = replace(entry.prompt, split=asked or "heldout")
+                kept += asked not in (None, splits.setdefault(prompt.id, prompt.split))
+                prompts += store.add_prompts([prompt])
+                slates += store.add_slates([entry.slate])
+                gold += store.add_gold(entry.slate.id, ranked[-1])
+            except UserError as error:
+                raise at_line(reading.path, number, error) from error
+    lines = len(reading.entries) + len(reading.skipped)
+    return ImportReport(lines, prompts, slates, 0, kept, reading.skipped, gold)
 
 
 def _entries(path: Path, skipped: list[tuple[int, str]]) -> Iterator[tuple[int, Entry]]:

@@ -85,7 +85,7 @@ CREATE VIEW repeated AS
     SELECT label.* FROM label LEFT JOIN label AS later ON later.supersedes = label.client_key
     WHERE later.seq IS NULL AND label.outcome != 'undone' AND label.purpose = 'repeat';
 CREATE TABLE gold_item (
-    slate_id TEXT PRIMARY KEY REFERENCES slate(id), ranks TEXT NOT NULL, kind TEXT NOT NULL
+    slate_id TEXT PRIMARY KEY REFERENCES slate(id), ranks TEXT NOT NULL
 ) STRICT;
 CREATE TABLE setting (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 CREATE TABLE account (

@@ -125,6 +125,11 @@ def api(store: Store, clips: Clips | None = None) -> FastAPI:
         taken_back = store.take_back(asked.client_key, person, SIZES[asked.mode], LEASE_SECONDS)
         return {"taken_back": taken_back, **_next(store, clips, person, asked.mode)}
 
+    @app.post("/api/heartbeat")
+    def heartbeat(asked: LeaseRequest, request: Request) -> dict[str, int]:
+        """Keep what this person holds: their page is open before them."""
+        return {"held": store.extend_leases(_person(request, asked.annotator), LEASE_SECONDS)}
+
     @app.get("/api/progress")
     def progress(request: Request, annotator: Name = "local") -> dict[str, Any]:
         """How many labels there are; what each annotator gave is for owners and reviewers."""

@@ -1,9 +1,9 @@
 """The one store of a project: records go in and come out, and nobody else knows SQL.
 
-Here are annotators, their labels and who is shown what next; `labeling.stored_slates` keeps what is compared,
-`labeling.stored_runs` what runs report, `labeling.stored_accounts` who may sign in, and `labeling.stored_webhooks` who
-is told of it. What a method returns from is on disk (see `labeling.database`). Everything that is added has a key;
-adding it again changes nothing.
+Here are annotators and their labels; `labeling.stored_slates` keeps what is compared, `labeling.stored_leases` who is
+shown what next, `labeling.stored_quality` how people's work is checked, `labeling.stored_runs` what runs report,
+`labeling.stored_accounts` who may sign in, and `labeling.stored_webhooks` who is told of it. What a method returns from
+is on disk (see `labeling.database`). Everything that is added has a key; adding it again changes nothing.
 """
 
 from __future__ import annotations
@@ -12,24 +12,17 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 from labeling.preferences import expand_all
-from labeling.records import Annotator, Label, LabeledSlate, Slate, Split, UserError
+from labeling.records import Annotator, Label, LabeledSlate, Split, UserError
 from labeling.stored_accounts import StoredAccounts
+from labeling.stored_leases import Lease, StoredLeases
 from labeling.stored_runs import HumanLabel, RunEvent, StoredRuns
-from labeling.stored_slates import StoredSlates
 from labeling.stored_webhooks import StoredWebhooks
 
 __all__ = ["Conflict", "HumanLabel", "Lease", "RunEvent", "Store"]
-
-# What a slate must meet to be given to a person; values: k from, k to, annotator, now, annotator, overlap.
-WANTED = """k BETWEEN ? AND ? AND id NOT IN (SELECT slate_id FROM standing WHERE annotator = ?)
-    AND (SELECT count(*) FROM standing JOIN annotator ON annotator.id = standing.annotator
-         WHERE slate_id = slate.id AND kind = 'human')
-      + (SELECT count(*) FROM lease WHERE slate_id = slate.id AND expires > ? AND annotator != ?) < ?"""
-
 
 # The labels that stand, answers to planned repeats among them.
 ANSWERS = "(SELECT * FROM standing UNION ALL SELECT * FROM repeated)"
@@ -39,16 +32,7 @@ class Conflict(UserError):
     """The label contradicts one that stands (its key was used for another answer, or its slate is unknown)."""
 
 
-@dataclass(frozen=True)
-class Lease:
-    """A slate given to one annotator until `expires` (Unix seconds), in the order in which it is to be shown."""
-
-    slate: Slate
-    order: tuple[int, ...]
-    expires: float
-
-
-class Store(StoredSlates, StoredRuns, StoredAccounts, StoredWebhooks):
+class Store(StoredLeases, StoredRuns, StoredAccounts, StoredWebhooks):
     """The labels, slates and runs of a project."""
 
     # Annotators and labels
@@ -122,75 +106,25 @@ class Store(StoredSlates, StoredRuns, StoredAccounts, StoredWebhooks):
         return [_label(row) for row in rows]
 
     def labeled_slates(self, run: str | None = None, split: Split | None = None) -> list[LabeledSlate]:
-        """Slates that have a standing label, with all of these and the preferences that they expand to."""
+        """Slates that have a standing label, with those that count and the preferences that they expand to.
+
+        Not among them are items with a known answer: what is said about them is a measurement.
+        """
         labels: dict[str, list[Label]] = defaultdict(list)
         for label in self.labels():
             labels[label.slate_id].append(label)
-        annotators = self.annotators()
+        annotators, gold = self.annotators(), self.gold()
         return [
             LabeledSlate(slate, tuple(labels[slate.id]), expand_all(labels[slate.id], annotators))
             for slate in self.slates(run=run, split=split, answered=True)
+            if slate.id not in gold
         ]
 
-    # Leases: which slate an annotator sees next
-
-    def lease(
-        self,
-        annotator: str,
-        order_of: Callable[[Slate], Sequence[int]],
-        k: tuple[int, int],
-        seconds: float,
-        overlap: int = 1,
-        ahead: int = 0,
-    ) -> Lease | None:
-        """Give `annotator` the newest slate of k[0]..k[1] candidates that still wants an answer from a person.
-
-        A slate wants answers while fewer than `overlap` people have answered it or hold it. The annotator's own
-        live leases come first, in their turn, so a reload shows the same slate in the same order. ahead: how many
-        of these to pass over; 1 gives the slate that comes after the current one, and it cannot change any more.
-        `order_of(slate)` draws the order for a new lease.
-        """
-        now = time.time()
-        with self.writing():
-            wanted = self.rows(
-                "SELECT slate_id AS id, turn FROM lease JOIN slate ON slate.id = slate_id "
-                "WHERE annotator = ? AND expires > ? AND k BETWEEN ? AND ? ORDER BY turn LIMIT 1 OFFSET ?",
-                [annotator, now, *k, ahead],
-            ) or self.rows(
-                "SELECT id, (SELECT coalesce(max(turn), 0) + 1 FROM lease WHERE annotator = ?) AS turn FROM slate "
-                f"WHERE {WANTED} AND id NOT IN (SELECT slate_id FROM lease WHERE annotator = ? AND expires > ?) "
-                "ORDER BY seq DESC LIMIT 1",
-                [annotator, *k, annotator, now, annotator, overlap, annotator, now],
-            )
-            if not wanted:
-                return None
-            slate = self.slate(wanted[0]["id"])
-            assert slate is not None
-            order = self._shown_order(slate.id, annotator) or tuple(order_of(slate))
-            self._add_lease(slate.id, annotator, order, now + seconds, wanted[0]["turn"])
-        return Lease(slate, order, now + seconds)
-
-    def _shown_order(self, slate_id: str, annotator: str) -> tuple[int, ...]:
-        """The order of this person's lease, also of one that ran out: two open pages must never differ."""
-        rows = self.rows("SELECT display_order FROM lease WHERE slate_id = ? AND annotator = ?", [slate_id, annotator])
-        return tuple(json.loads(rows[0]["display_order"])) if rows else ()
-
-    def _add_lease(self, slate_id: str, annotator: str, order: Sequence[int], expires: float, turn: int) -> None:
-        self.db.execute(
-            "INSERT INTO lease (slate_id, annotator, display_order, expires, turn) VALUES (?, ?, ?, ?, ?) "
-            "ON CONFLICT DO UPDATE "
-            "SET display_order = excluded.display_order, expires = excluded.expires, turn = excluded.turn",
-            [slate_id, annotator, json.dumps(order), expires, turn],
-        )
-
-    def waiting(self, annotator: str, k: tuple[int, int], overlap: int = 1) -> int:
-        """How many slates of k[0]..k[1] candidates this annotator holds or could still be given."""
-        values = [*k, annotator, time.time(), annotator, overlap]
-        return self.rows(f"SELECT count(*) AS n FROM slate WHERE {WANTED}", values)[0]["n"]
+    # What people are given, and what they answer
 
     def counts(self) -> dict[str, int]:
-        """How many standing labels each annotator has given."""
-        rows = self.rows("SELECT annotator, count(*) AS n FROM standing GROUP BY annotator ORDER BY annotator")
+        """How many answers of each annotator stand; planned repeats count, or a person could tell them apart."""
+        rows = self.rows(f"SELECT annotator, count(*) AS n FROM {ANSWERS} GROUP BY annotator ORDER BY annotator")
         return {row["annotator"]: row["n"] for row in rows}
 
     def answer_lease(
@@ -198,21 +132,26 @@ class Store(StoredSlates, StoredRuns, StoredAccounts, StoredWebhooks):
     ) -> bool:
         """Add the label that `label_in(order)` makes of the order in which the slate was shown.
 
-        The same key with the same answer again changes nothing. Returns whether the label is new. Raises Conflict
-        when this annotator holds no lease on the slate (also one that ran out is good), and as `add_labels` does.
+        Its purpose is the lease's. The same key with the same answer again changes nothing. Returns whether the label
+        is new. Raises Conflict when this annotator holds no lease on the slate (also one that ran out is good), and as
+        `add_labels` does.
         """
         with self.writing():
             known = self.rows("SELECT * FROM label WHERE client_key = ?", [client_key])
-            order = _label(known[0]).order if known else self._shown_order(slate_id, annotator)
-            if not order:
+            shown = (_label(known[0]).order, known[0]["purpose"]) if known else self._shown(slate_id, annotator)
+            if shown is None or not shown[0]:
                 raise Conflict("this comparison is not open for you: it was answered already, or never given to you")
-            return bool(self._add_label(label_in(order)))
+            order, purpose = shown
+            return bool(self._add_label(replace(label_in(order), purpose=purpose)))
 
-    def take_back(self, client_key: str, annotator: str, k: tuple[int, int], seconds: float) -> bool:
+    def take_back(
+        self, client_key: str, annotator: str, k: tuple[int, int], seconds: float, review: bool = False
+    ) -> bool:
         """Undo the annotator's last standing label on a slate of k[0]..k[1] candidates, and make it their current one.
 
-        The same key again changes nothing. Returns whether something was taken back now. Raises Conflict when
-        there is nothing to take back, or the key belongs to something else.
+        review: the last one that settled a disagreement, instead of the last other one. The same key again changes
+        nothing. Returns whether something was taken back now. Raises Conflict when there is nothing to take back, or
+        the key belongs to something else.
         """
         with self.writing():
             known = self.rows("SELECT annotator, outcome FROM label WHERE client_key = ?", [client_key])
@@ -220,16 +159,18 @@ class Store(StoredSlates, StoredRuns, StoredAccounts, StoredWebhooks):
                 return False
             last = self.rows(
                 f"SELECT answer.* FROM {ANSWERS} AS answer JOIN slate ON slate.id = slate_id "
-                "WHERE annotator = ? AND k BETWEEN ? AND ? ORDER BY answer.seq DESC LIMIT 1",
-                [annotator, *k],
+                "WHERE annotator = ? AND k BETWEEN ? AND ? AND (purpose = 'adjudicate') = ? "
+                "ORDER BY answer.seq DESC LIMIT 1",
+                [annotator, *k, review],
             )
             if not last:
                 raise Conflict("there is nothing to take back")
             old = _label(last[0])
-            undone = Label(old.slate_id, annotator, "undone", client_key, order=old.order, supersedes=old.client_key)
-            self._add_label(undone)
+            self._add_label(
+                Label(old.slate_id, annotator, "undone", client_key, order=old.order, supersedes=old.client_key)
+            )
             first = self.rows("SELECT coalesce(min(turn), 0) - 1 AS turn FROM lease WHERE annotator = ?", [annotator])
-            self._add_lease(old.slate_id, annotator, old.order, time.time() + seconds, first[0]["turn"])
+            self._add_lease(old.slate_id, annotator, old.order, time.time() + seconds, first[0]["turn"], old.purpose)
             return True
 
 

@@ -8,6 +8,7 @@ import { PENDING, Server } from "./server.js";
 const LETTERS = "ABCDEFGHI";
 const SETTLE_MS = 350; // nobody reads that fast: a click so soon after a new slate was meant for the last one
 const POLL_MS = 3000;
+const HEARTBEAT_MS = 60_000; // whoever has the page before them keeps their slates, however long they read
 
 let stop = () => {};
 
@@ -18,6 +19,8 @@ export function start(root) {
   stop = () => life.abort();
   const page = new LabelPage(root, life.signal);
   document.addEventListener("keydown", (event) => page.pressed(event), { signal: life.signal });
+  const heartbeat = setInterval(() => page.beat(), HEARTBEAT_MS);
+  life.signal.addEventListener("abort", () => clearInterval(heartbeat));
   page.open();
 }
 
@@ -90,6 +93,10 @@ class LabelPage {
 
   async poll() {
     if (!this.signal.aborted && !this.lease && !this.busy) await this.ask();
+  }
+
+  beat() {
+    if (this.lease && !document.hidden) this.server.tell("heartbeat", { annotator: this.name, mode: this.mode });
   }
 
   async answer(outcome, ranks = null) {

@@ -12,6 +12,12 @@ export class Server {
     this.signal = signal;
   }
 
+  /** POST once and forget: for what comes again soon anyway. */
+  tell(route, body) {
+    const headers = { "content-type": "application/json" };
+    fetch(`/api/${route}`, { method: "POST", headers, body: JSON.stringify(body) }).catch(() => {});
+  }
+
   /** POST until an answer comes; a network failure or a server in trouble is waited out. Rejects with what it refuses. */
   send(route, body) {
     const headers = { "content-type": "application/json" };

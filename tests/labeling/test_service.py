@@ -407,3 +407,14 @@ def test_it_says_where_it_is_and_stops_without_a_complaint(store, stop):
             server.send_signal(stop)
         assert (server.communicate(timeout=20), server.returncode) == (("closed True\n", ""), 0)
         stream.close()
+
+
+def test_a_heartbeat_keeps_what_a_person_holds_and_nobody_elses(client: TestClient, store: Store) -> None:
+    store.add_slates([slate("a"), slate("b"), slate("c")])
+    post(client, "lease", annotator="ann")
+    post(client, "lease", annotator="bob")
+    before = {row["annotator"]: row["expires"] for row in store.rows("SELECT * FROM lease ORDER BY expires DESC")}
+    assert post(client, "heartbeat", annotator="ann") == {"held": 2}
+    after = {row["annotator"]: row["expires"] for row in store.rows("SELECT * FROM lease ORDER BY expires DESC")}
+    assert after["human:ann"] > before["human:ann"]
+    assert after["human:bob"] == before["human:bob"]

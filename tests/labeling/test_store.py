@@ -126,7 +126,8 @@ def test_two_people_do_not_hold_the_same_slate_unless_it_wants_two_answers(store
     assert lease_to(store, "human:ann") is not None
     assert lease_to(store, "human:bob") is None
     assert (store.waiting("human:ann", PAIR), store.waiting("human:bob", PAIR)) == (1, 0)
-    assert store.lease("human:bob", lambda s: (0, 1), PAIR, 60.0, overlap=2) is not None
+    store.set_settings({"overlap": "2"})
+    assert lease_to(store, "human:bob") is not None
 
 
 def test_a_judges_answer_does_not_take_a_slate_from_people(store):

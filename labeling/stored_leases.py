@@ -1,0 +1,166 @@
+"""Who is shown which slate, as the store keeps it: leases that run out, chosen and written in one transaction.
+
+What a person is given next is a new slate, an item with a known answer, or one of their own mirrored; the settings say
+at which rates. Nobody gets the same slate twice but as such a repeat.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from labeling.assignment import REPEAT_AFTER, draw, kind_of_next
+from labeling.records import Purpose, Slate
+from labeling.stored_quality import StoredQuality
+
+# What a slate must meet to be given to a person.
+WANTED = """k BETWEEN :least AND :most AND id NOT IN (SELECT slate_id FROM standing WHERE annotator = :who)
+    AND id NOT IN (SELECT slate_id FROM gold_item)
+    AND NOT EXISTS (SELECT 1 FROM annotator WHERE id = :who AND revoked IS NOT NULL)
+    AND (:stale = 0 OR run = '' OR
+         iteration + :stale >= (SELECT max(iteration) FROM slate AS newer WHERE newer.run = slate.run))
+    AND (SELECT count(*) FROM standing JOIN annotator ON annotator.id = standing.annotator
+         WHERE slate_id = slate.id AND kind = 'human' AND revoked IS NULL)
+      + (SELECT count(*) FROM lease WHERE slate_id = slate.id AND expires > :now AND annotator != :who) < :overlap"""
+HELD = "(SELECT slate_id FROM lease WHERE annotator = :who AND expires > :now)"
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A slate given to one annotator until `expires` (Unix seconds), in the order in which it is to be shown."""
+
+    slate: Slate
+    order: tuple[int, ...]
+    expires: float
+    purpose: Purpose = "teach"
+
+
+class StoredLeases(StoredQuality):
+    """The part of `labeling.store.Store` that knows who is shown what next."""
+
+    def lease(
+        self,
+        annotator: str,
+        order_of: Callable[[Slate], Sequence[int]],
+        k: tuple[int, int],
+        seconds: float,
+        ahead: int = 0,
+    ) -> Lease | None:
+        """Give `annotator` the newest slate of k[0]..k[1] candidates that still wants an answer from a person.
+
+        A slate wants answers while fewer people than the setting `overlap` have answered it or hold it. At the rates
+        that are set, an item with a known answer or a mirrored repeat comes instead. The annotator's own live leases
+        come first, in their turn, so a reload shows the same slate in the same order. ahead: how many of these to pass
+        over; 1 gives the slate that comes after the current one, and it cannot change any more. `order_of(slate)`
+        draws the order for a new lease. A revoked annotator is given nothing.
+        """
+        asked: dict[str, Any] = {"who": annotator, "least": k[0], "most": k[1], "now": time.time()}
+        with self.writing():
+            held = self.rows(
+                "SELECT slate_id, turn, purpose FROM lease JOIN slate ON slate.id = slate_id WHERE annotator = :who "
+                "AND expires > :now AND k BETWEEN :least AND :most ORDER BY turn LIMIT 1 OFFSET :ahead",
+                {**asked, "ahead": ahead},
+            )
+            chosen = (held[0]["slate_id"], held[0]["purpose"]) if held else self._choose(asked)
+            if chosen is None:
+                return None
+            slate, purpose = self.slate(chosen[0]), chosen[1]
+            assert slate is not None
+            shown = self._shown(slate.id, annotator)
+            mirrored = self._mirrored(slate.id, annotator) if purpose == "repeat" else ()
+            order = shown[0] if shown else mirrored or tuple(order_of(slate))
+            last = self.rows("SELECT coalesce(max(turn), 0) + 1 AS turn FROM lease WHERE annotator = ?", [annotator])
+            expires = asked["now"] + seconds
+            self._add_lease(slate.id, annotator, order, expires, (held or last)[0]["turn"], purpose)
+        return Lease(slate, order, expires, purpose)
+
+    def _choose(self, asked: dict[str, Any]) -> tuple[str, Purpose] | None:
+        """What comes next, by the draw of this person's next place; what is drawn but lacking becomes a new slate."""
+        settings = self.settings()
+        given = self.rows(
+            "SELECT (SELECT count(*) FROM label WHERE annotator = :who AND outcome != 'undone') "
+            "+ (SELECT count(*) FROM lease WHERE annotator = :who AND expires > :now) AS n",
+            asked,
+        )[0]["n"]
+        kind = kind_of_next(asked["who"], given, settings)
+        found = self._gold_left(asked) if kind == "gold" else self._repeatable(asked) if kind == "repeat" else []
+        if found:
+            # Another draw than the one that chose the kind, so that which item it is hangs on nothing else.
+            chosen = found[int(draw(asked["who"], given, "which") * len(found))]
+            return chosen, "repeat" if kind == "repeat" else "teach"
+        new = self.rows(
+            f"SELECT id FROM slate WHERE {WANTED} AND id NOT IN {HELD} ORDER BY seq DESC LIMIT 1",
+            {**asked, "overlap": settings.overlap, "stale": settings.stale_iterations},
+        )
+        return (new[0]["id"], "teach") if new else None
+
+    def _gold_left(self, asked: dict[str, Any]) -> list[str]:
+        """Items with a known answer that this person has neither answered nor been given."""
+        rows = self.rows(
+            "SELECT slate_id FROM gold_item JOIN slate ON slate.id = slate_id WHERE k BETWEEN :least AND :most "
+            "AND slate_id NOT IN (SELECT slate_id FROM standing WHERE annotator = :who) "
+            f"AND slate_id NOT IN {HELD} "
+            "AND NOT EXISTS (SELECT 1 FROM annotator WHERE id = :who AND revoked IS NOT NULL) ORDER BY seq",
+            asked,
+        )
+        return [row["slate_id"] for row in rows]
+
+    def _repeatable(self, asked: dict[str, Any]) -> list[str]:
+        """Slates that this person ranked long enough ago, and that they were not asked about again yet."""
+        rows = self.rows(
+            "SELECT slate_id FROM standing JOIN slate ON slate.id = slate_id WHERE annotator = :who "
+            "AND k BETWEEN :least AND :most AND purpose = 'teach' AND outcome = 'ranked' AND display_order != '[]' "
+            "AND slate_id NOT IN (SELECT slate_id FROM gold_item) "
+            f"AND slate_id NOT IN (SELECT slate_id FROM repeated WHERE annotator = :who) AND slate_id NOT IN {HELD} "
+            "AND standing.seq <= (SELECT seq FROM label WHERE annotator = :who AND outcome != 'undone' "
+            "                     ORDER BY seq DESC LIMIT 1 OFFSET :after) "
+            "AND NOT EXISTS (SELECT 1 FROM annotator WHERE id = :who AND revoked IS NOT NULL) ORDER BY standing.seq",
+            {**asked, "after": REPEAT_AFTER},
+        )
+        return [row["slate_id"] for row in rows]
+
+    def _mirrored(self, slate_id: str, annotator: str) -> tuple[int, ...]:
+        """The order in which this person was shown the slate before, reversed."""
+        rows = self.rows(
+            "SELECT display_order FROM standing WHERE slate_id = ? AND annotator = ?", [slate_id, annotator]
+        )
+        return tuple(reversed(json.loads(rows[0]["display_order"])))
+
+    def _shown(self, slate_id: str, annotator: str) -> tuple[tuple[int, ...], Purpose] | None:
+        """Order and purpose of this person's lease, also of one that ran out: two open pages must never differ."""
+        rows = self.rows(
+            "SELECT display_order, purpose FROM lease WHERE slate_id = ? AND annotator = ?", [slate_id, annotator]
+        )
+        return (tuple(json.loads(rows[0]["display_order"])), rows[0]["purpose"]) if rows else None
+
+    def _add_lease(
+        self, slate_id: str, annotator: str, order: Sequence[int], expires: float, turn: int, purpose: Purpose
+    ) -> None:
+        self.db.execute(
+            "INSERT INTO lease (slate_id, annotator, display_order, expires, turn, purpose) VALUES (?, ?, ?, ?, ?, ?) "
+            "ON CONFLICT DO UPDATE SET display_order = excluded.display_order, expires = excluded.expires, "
+            "turn = excluded.turn, purpose = excluded.purpose",
+            [slate_id, annotator, json.dumps(order), expires, turn, purpose],
+        )
+
+    def extend_leases(self, annotator: str, seconds: float) -> int:
+        """Let the live leases of somebody who is still there run for `seconds` from now. Returns how many there are."""
+        now = time.time()
+        with self.writing():
+            sql = "UPDATE lease SET expires = max(expires, ?) WHERE annotator = ? AND expires > ?"
+            return self.db.execute(sql, [now + seconds, annotator, now]).rowcount
+
+    def waiting(self, annotator: str, k: tuple[int, int]) -> int:
+        """How many slates of k[0]..k[1] candidates this annotator holds or could still be given."""
+        settings = self.settings()
+        values = {"who": annotator, "least": k[0], "most": k[1], "now": time.time()}
+        values |= {"overlap": settings.overlap, "stale": settings.stale_iterations}
+        return self.rows(
+            f"SELECT (SELECT count(*) FROM slate WHERE {WANTED} AND id NOT IN {HELD}) + "
+            "(SELECT count(*) FROM lease JOIN slate ON slate.id = slate_id "
+            " WHERE annotator = :who AND expires > :now AND k BETWEEN :least AND :most) AS n",
+            values,
+        )[0]["n"]

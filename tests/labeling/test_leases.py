@@ -1,0 +1,204 @@
+"""Who is given what: overlap, heartbeat, staleness, items with a known answer and mirrored repeats, under races."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from collections import Counter
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from labeling.assignment import kind_of_next
+from labeling.records import Annotator, Candidate, Label, Lineage, Message, Prompt, Slate
+from labeling.settings import Settings
+from labeling.store import Lease, Store
+
+PAIR = (2, 2)
+KEYS = (f"key-{n}" for n in count())
+
+
+def slate(name: str, run: str = "", iteration: int = 0) -> Slate:
+    return Slate(
+        Prompt((Message("user", name),)), (Candidate(f"{name} 0"), Candidate(f"{name} 1")), Lineage(run, iteration)
+    )
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    made = Store(tmp_path / "project", create=True)
+    for name in ("ann", "bob", "cid"):
+        made.add_annotator(Annotator(f"human:{name}", "human"))
+    return made
+
+
+def give(store: Store, who: str = "human:ann", seconds: float = 60.0, ahead: int = 0) -> Lease | None:
+    return store.lease(who, lambda s: (0, 1), PAIR, seconds, ahead)
+
+
+def answer(store: Store, lease: Lease, who: str = "human:ann") -> Label:
+    key = next(KEYS)
+    store.answer_lease(key, lease.slate.id, who, lambda o: Label(lease.slate.id, who, "ranked", key, (1, 2), order=o))
+    return next(label for label in store.labels(history=True) if label.client_key == key)
+
+
+def work(store: Store, answers: int, who: str = "human:ann") -> list[Lease]:
+    """Answer so many slates, as the page does: the next one is leased before the current one is answered."""
+    done = []
+    for _ in range(answers):
+        lease = give(store, who)
+        give(store, who, ahead=1)
+        assert lease is not None
+        answer(store, lease, who)
+        done.append(lease)
+    return done
+
+
+# Overlap, heartbeat, staleness
+
+
+def test_a_slate_is_given_to_as_many_people_as_the_setting_says_and_to_nobody_twice(store: Store) -> None:
+    store.set_settings({"overlap": "2"})
+    store.add_slates([slate("a")])
+    for who in ("human:ann", "human:bob"):
+        lease = give(store, who)
+        assert lease is not None
+        answer(store, lease, who)
+        assert give(store, who) is None
+    assert give(store, "human:cid") is None
+    store.set_settings({"overlap": "3"})
+    assert give(store, "human:cid") is not None
+
+
+def test_a_heartbeat_keeps_what_is_held_and_revives_nothing(store: Store) -> None:
+    store.add_slates([slate("a")])
+    give(store, seconds=0.3)
+    assert store.extend_leases("human:ann", 60.0) == 1
+    held = store.rows("SELECT expires FROM lease")[0]["expires"]
+    assert give(store, "human:bob") is None
+    assert store.extend_leases("human:ann", 1.0) == 1
+    assert store.rows("SELECT expires FROM lease")[0]["expires"] == held  # it never shortens
+    give(store, seconds=-1)
+    assert store.extend_leases("human:ann", 60.0) == 0
+    assert give(store, "human:bob") is not None
+
+
+def test_slates_of_policies_long_gone_are_given_to_nobody(store: Store) -> None:
+    store.add_slates([slate("old", "r", 1), slate("other", "s", 1), slate("imported")])
+    store.add_slates([slate("new", "r", 4)])
+    assert store.waiting("human:ann", PAIR) == 4
+    store.set_settings({"stale_iterations": "2"})
+    assert store.waiting("human:ann", PAIR) == 3
+    assert {lease.slate for lease in work(store, 3)} == {
+        slate("other", "s", 1),
+        slate("imported"),
+        slate("new", "r", 4),
+    }
+    assert give(store) is None
+    store.set_settings({"stale_iterations": "3"})  # three iterations older is not more than three
+    last = give(store)
+    assert last is not None
+    assert last.slate == slate("old", "r", 1)
+
+
+# Checks
+
+
+def test_items_with_a_known_answer_come_at_their_rate_and_each_once(store: Store) -> None:
+    store.set_settings({"gold_rate": "0.2"})
+    store.add_slates([slate(f"s{n}") for n in range(150)])
+    gold = [slate(f"g{n}") for n in range(60)]
+    store.add_slates(gold)
+    for item in gold:
+        store.add_gold(item.id, (1, 2))
+    given = Counter(lease.slate.id for lease in work(store, 140))
+    assert max(given.values()) == 1
+    seen = sum(given[item.id] for item in gold)
+    # 140 draws at 0.2: mean 28, sd 4.7; which ones is fixed by the person's name.
+    assert seen == sum(kind_of_next("human:ann", n, store.settings()) == "gold" for n in range(140))
+    assert 14 <= seen <= 42
+    assert {s.slate.id for s in store.labeled_slates()}.isdisjoint(item.id for item in gold)
+    assert len(store.labeled_slates()) == 140 - seen
+
+
+def test_gold_items_alone_are_given_at_their_rate_and_never_as_ordinary_slates(store: Store) -> None:
+    store.add_slates([slate("g")])
+    store.add_gold(slate("g").id, (1, 2))
+    assert (give(store), store.waiting("human:ann", PAIR)) == (None, 0)
+
+
+def test_repeats_are_mirrored_come_late_once_and_teach_nothing(store: Store) -> None:
+    store.set_settings({"repeat_rate": "0.3"})
+    store.add_slates([slate(f"s{n}") for n in range(80)])
+    done = work(store, 100)
+    first: dict[str, int] = {}
+    repeats = 0
+    for place, lease in enumerate(done):
+        if lease.purpose == "repeat":
+            repeats += 1
+            assert place - first[lease.slate.id] > 10
+            assert lease.order == (1, 0)  # it was (0, 1) at first
+        else:
+            assert lease.slate.id not in first
+            first[lease.slate.id] = place
+    assert max(Counter(lease.slate.id for lease in done).values()) == 2
+    assert 15 <= repeats <= 41  # 89 draws at 0.3: mean 27, sd 4.3
+    assert len(store.labels()) == 100 - repeats
+    assert store.counts() == {"human:ann": 100}
+    assert sum(len(s.labels) for s in store.labeled_slates()) == 100 - repeats
+
+
+def test_a_repeat_that_is_taken_back_is_a_repeat_again(store: Store) -> None:
+    store.set_settings({"repeat_rate": "0.5"})
+    store.add_slates([slate(f"s{n}") for n in range(40)])
+    lease = next(lease for lease in (work(store, 1)[0] for _ in range(40)) if lease.purpose == "repeat")
+    assert store.take_back("undo-1", "human:ann", PAIR, 60.0)
+    again = give(store)
+    assert again is not None
+    assert (again.slate, again.order, again.purpose) == (lease.slate, lease.order, "repeat")
+    assert answer(store, again).purpose == "repeat"
+
+
+def test_the_draw_hangs_on_person_and_place_alone_and_keeps_its_rates() -> None:
+    settings = Settings(gold_rate=0.1, repeat_rate=0.2)
+    drawn = [kind_of_next("human:ann", n, settings) for n in range(4000)]
+    assert drawn == [kind_of_next("human:ann", n, settings) for n in range(4000)]
+    assert drawn != [kind_of_next("human:bob", n, settings) for n in range(4000)]
+    kinds = Counter(drawn)
+    # Four standard deviations of a share of 4000: 0.019 and 0.025.
+    assert kinds["gold"] / 4000 == pytest.approx(0.1, abs=0.019)
+    assert kinds["repeat"] / 4000 == pytest.approx(0.2, abs=0.026)
+
+
+LABELER = """
+    import sys
+    from labeling.records import Label
+    from labeling.store import Store
+    project, who = sys.argv[1:]
+    store = Store(project)
+    n = 0
+    while (lease := store.lease(who, lambda s: (0, 1), (2, 2), 60.0)) is not None:
+        key, n = f"{who}-{n}", n + 1
+        store.answer_lease(key, lease.slate.id, who,
+                           lambda o: Label(lease.slate.id, who, "ranked", key, (1, 2), order=o))
+"""
+
+
+def test_people_who_label_at_once_get_exactly_the_overlap(store: Store) -> None:
+    store.set_settings({"overlap": "2", "gold_rate": "0.2", "repeat_rate": "0.2"})
+    plain, gold = [slate(f"s{n}") for n in range(40)], [slate(f"g{n}") for n in range(5)]
+    store.add_slates([*gold, *plain])
+    for item in gold:
+        store.add_gold(item.id, (1, 2))
+    command = [sys.executable, "-c", textwrap.dedent(LABELER), str(store.project)]
+    people = [
+        subprocess.Popen([*command, f"human:{name}"], stderr=subprocess.PIPE, text=True)
+        for name in ("ann", "bob", "cid")
+    ]
+    assert [person.communicate(timeout=120)[1] for person in people] == [""] * 3
+    labels = store.labels()
+    each = Counter(label.slate_id for label in labels)
+    assert [each[s.id] for s in plain] == [2] * 40
+    assert max(Counter((label.slate_id, label.annotator) for label in labels).values()) == 1
