@@ -72,9 +72,14 @@ def test_the_greedy_response_is_rewarded_as_the_others_are() -> None:
     found = drawn(RECIPES["remax"], [given], greedy)
     assert [(g.prompt, g.baseline) for g in found.groups] == [((70,), 4.0)]
     assert found.missing == 2
-    # By steps, where steps are rewarded: one letter each with a question mark that has no score.
-    by_steps = replace(RECIPES["remax"], reward=RECIPES["grpo_process"].reward)
-    assert drawn(by_steps, [given], answers([["a\nb\nc"], ["dd"]])).groups[0].baseline == 3.0
+
+
+def test_the_greedy_response_is_rewarded_by_steps_where_steps_are() -> None:
+    given, greedy = answers([["a", "bb"]]), answers([["a\nb\nc"]])
+    recipe = replace(RECIPES["remax"], reward=RECIPES["grpo_process"].reward)
+    steps_alone = replace(ruled(), whole=never)
+    found = draw(recipe, steps_alone, given, never, lambda _: greedy, torch.Generator())
+    assert found.groups[0].baseline == 3.0  # three steps of a letter each
 
 
 # AEPO's term

@@ -76,3 +76,12 @@ def test_broken_bytes_are_split_like_any_text(backbone: Backbone) -> None:
     stray = encode_response(backbone, "😀", finished=False)[1:3]
     ids = [*encode_response(backbone, "x", finished=False), *stray, *encode_response(backbone, "\ny", finished=False)]
     assert steps_of(backbone, ids, "lines")[-1] == "y"
+
+
+def test_tokens_of_many_characters() -> None:
+    # A token may be a whole step, end two at once, or begin the next one: that step ends where its text is complete.
+    pieces = ["a\n", "b\nc", "\nd", "e", ""]
+    ends = token_ends(range(5), lambda ids: "".join(pieces[i] for i in ids), SPLITTERS["lines"])
+    assert ends == [0, 1, 2, 4]
+    pieces = ["a", "\nb\nc\n", "d"]
+    assert token_ends(range(3), lambda ids: "".join(pieces[i] for i in ids), SPLITTERS["lines"]) == [1, 2]
