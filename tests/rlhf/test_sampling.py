@@ -5,10 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from rlhf import sampling_cache
 from rlhf.backbones import Backbone, load_backbone
 from rlhf.logprobs import token_logprobs
 from rlhf.packing import Group, pack
-from rlhf.sampling import Sampled, sample
+from rlhf.sampling import Sampled, _pick, sample
 
 PROMPTS = [tuple(range(60, 72)), (80, 81, 82), (90, 91, 92, 93, 94)]
 LONGEST = 12
@@ -112,3 +113,34 @@ def test_sampled_values_are_plain(tiny: Backbone) -> None:
     assert isinstance(s, Sampled)
     assert all(type(i) is int for i in s.ids)
     assert all(type(x) is float for x in s.logp)
+
+
+def test_the_cache_has_room_from_the_start(tiny: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    places: set[int] = set()
+    update = sampling_cache._RoomyLayer.update
+
+    def watched(layer: sampling_cache._RoomyLayer, *states: torch.Tensor, **more: object) -> object:
+        found = update(layer, *states, **more)
+        assert found[0].data_ptr() == layer.whole[0].data_ptr()  # a view, not a copy
+        places.add(found[0].data_ptr())
+        return found
+
+    monkeypatch.setattr(sampling_cache._RoomyLayer, "update", watched)
+    draw(replace(tiny, eos_ids=(300,)), 1.0, prompts=PROMPTS[:1])  # nothing ends, so no row leaves
+    assert len(places) == 4  # one place for each of the layers, over all 11 steps
+
+
+@pytest.mark.parametrize("size", [700, 512, 5])  # with and without a last block that is not full, and less than one
+def test_tokens_are_picked_in_proportion_to_their_weights(size: int) -> None:
+    weights = torch.zeros(size)
+    weights[[0, 2, size - 1]] = torch.tensor([1.0, 2.0, 5.0])
+    found = _pick(weights.expand(20_000, size), torch.Generator().manual_seed(0))
+    counts = torch.bincount(found, minlength=size)
+    assert counts.sum() == counts[[0, 2, size - 1]].sum()  # never one of weight 0
+    # Standard error at most sqrt(1/4/20000) = 0.0035.
+    torch.testing.assert_close(counts[[0, 2, size - 1]] / 20_000, torch.tensor([1, 2, 5]) / 8, atol=0.012, rtol=0)
+
+
+def test_rows_are_picked_apart() -> None:
+    weights = torch.eye(3).repeat_interleave(2, 0) + 0.0
+    assert _pick(weights, torch.Generator().manual_seed(0)).tolist() == [0, 0, 1, 1, 2, 2]
