@@ -34,7 +34,7 @@ EVEN = 1e-9  # a lead below this is rounding, not a preference
 
 @dataclass(frozen=True)
 class ImportReport:
-    """What an import did. `skipped`: (line, reason) of lines that hold no preference.
+    """What an import did. `skipped`: (line, reason) of lines that hold no preference. `segments_new`: clips.
 
     splits_kept: lines that ask for another split than the one that their prompt already had; the old one stays.
     gold_new: slates with a known answer.
@@ -47,11 +47,13 @@ class ImportReport:
     splits_kept: int
     skipped: tuple[tuple[int, str], ...]
     gold_new: int = 0
+    segments_new: int = 0
 
     def __str__(self) -> str:
         new = f"{self.prompts_new} prompts, {self.slates_new} slates and {self.labels_new} labels are new"
         new += f", and {self.gold_new} slates have a known answer" if self.gold_new else ""
         parts = [f"{self.lines} lines read: {new}"]
+        parts += [f"so are {self.segments_new} clips"] if self.segments_new else []
         for reason in Counter(reason for _, reason in self.skipped):
             lines = [str(line) for line, why in self.skipped if why == reason]
             where = ", ".join(lines[:5]) + (", …" if len(lines) > 5 else "")
@@ -103,7 +105,7 @@ def add_reading(store: Store, reading: Reading, split: Split | None = None, held
     """
     if not 0 <= heldout_share <= 1:
         raise UserError(f"the held-out share lies in [0, 1], not {heldout_share}")
-    prompts = slates = labels = kept = 0
+    prompts = slates = labels = segments = kept = 0
     with store.writing():
         splits, annotators = store.prompt_splits(), store.annotators()
         for number, entry in reading.entries:
@@ -112,6 +114,7 @@ def add_reading(store: Store, reading: Reading, split: Split | None = None, held
                 prompt = replace(entry.prompt, split=asked or _drawn_split(entry.prompt, heldout_share))
                 kept += asked not in (None, splits.setdefault(prompt.id, prompt.split))
                 prompts += store.add_prompts([prompt])
+                segments += store.add_segments(entry.segments)
                 slates += store.add_slates([entry.slate] if entry.slate else [])
                 for annotator in entry.annotators:
                     _add_annotator(store, annotator, annotators)
@@ -119,7 +122,7 @@ def add_reading(store: Store, reading: Reading, split: Split | None = None, held
             except Conflict as error:
                 raise at_line(reading.path, number, error) from error
     lines = len(reading.entries) + len(reading.skipped)
-    return ImportReport(lines, prompts, slates, labels, kept, reading.skipped)
+    return ImportReport(lines, prompts, slates, labels, kept, reading.skipped, 0, segments)
 
 
 def add_gold(store: Store, reading: Reading, split: Split | None = None) -> ImportReport:
@@ -129,7 +132,7 @@ def add_gold(store: Store, reading: Reading, split: Split | None = None) -> Impo
     its line or `split` says otherwise, so that no policy practises on it.
     Raises UserError, with file and line, for a line without a ranked label, and as `add_gold` of the store does.
     """
-    prompts = slates = gold = kept = 0
+    prompts = slates = gold = segments = kept = 0
     with store.writing():
         splits = store.prompt_splits()
         for number, entry in reading.entries:
@@ -141,12 +144,13 @@ def add_gold(store: Store, reading: Reading, split: Split | None = None) -> Impo
                 prompt = replace(entry.prompt, split=asked or "heldout")
                 kept += asked not in (None, splits.setdefault(prompt.id, prompt.split))
                 prompts += store.add_prompts([prompt])
+                segments += store.add_segments(entry.segments)
                 slates += store.add_slates([entry.slate])
                 gold += store.add_gold(entry.slate.id, ranked[-1])
             except UserError as error:
                 raise at_line(reading.path, number, error) from error
     lines = len(reading.entries) + len(reading.skipped)
-    return ImportReport(lines, prompts, slates, 0, kept, reading.skipped, gold)
+    return ImportReport(lines, prompts, slates, 0, kept, reading.skipped, gold, segments)
 
 
 def _entries(path: Path, skipped: list[tuple[int, str]]) -> Iterator[tuple[int, Entry]]:
@@ -226,4 +230,5 @@ def _label_lines(store: Store, split: Split | None) -> Iterator[dict[str, Any]]:
     for label in store.labels(history=True):
         history.setdefault(label.slate_id, []).append(label)
     for slate in store.slates(split=split):
-        yield label_line(slate, history.get(slate.id, ()), annotators)
+        segments = store.segments([candidate.clip for candidate in slate.candidates if candidate.clip])
+        yield label_line(slate, history.get(slate.id, ()), annotators, segments)

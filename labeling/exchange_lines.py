@@ -10,7 +10,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from labeling.exchange_segments import read_segment, segment_object
 from labeling.hh_dialogues import parse_dialogue, parting, render_response
+from labeling.json_values import get, numbers, objects, require_known
 from labeling.records import (
     Annotator,
     Candidate,
@@ -23,21 +25,13 @@ from labeling.records import (
     UserError,
     content_id,
 )
+from labeling.segments import Segment
 
 Format = Literal["prompts", "pairs", "labels"]
 PROMPT_KEYS = {"prompt", "messages", "split", "category"}
 PAIR_KEYS = PROMPT_KEYS - {"messages"} | {"chosen", "rejected"}
 LABEL_KEYS = PROMPT_KEYS | {"candidates", "lineage", "labels"}
 KEYS: dict[Format, set[str]] = {"prompts": PROMPT_KEYS, "pairs": PAIR_KEYS, "labels": LABEL_KEYS}
-NAMES = {
-    str: "text",
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    list: "a list",
-    dict: "an object",
-}
-REQUIRED: Any = object()
 
 
 class Unusable(Exception):
@@ -53,12 +47,13 @@ class Entry:
     slate: Slate | None = None
     annotators: tuple[Annotator, ...] = ()
     labels: tuple[Label, ...] = ()
+    segments: tuple[Segment, ...] = ()
 
 
 def format_of(line: Mapping[str, Any]) -> Format:
     """Which format a line has. Raises UserError for a key that this format does not know."""
     found: Format = "labels" if "candidates" in line else "pairs" if line.keys() & {"chosen", "rejected"} else "prompts"
-    _require_known(line, KEYS[found], f"a line of {found}")
+    require_known(line, KEYS[found], f"a line of {found}")
     return found
 
 
@@ -123,67 +118,69 @@ def _response(line: Mapping[str, Any], key: str) -> str:
 def read_labels(line: Mapping[str, Any]) -> Entry:
     """One slate with its lineage and every label it ever got, as `label_line` writes it."""
     entry = read_prompt(line)
-    candidates = tuple(map(_candidate, _objects(line, "candidates")))
-    slate = Slate(entry.prompt, candidates, _lineage(_get(line, "lineage", dict, {}), len(candidates)))
-    answers = _objects(line, "labels", [])
+    given = objects(line, "candidates")
+    candidates = tuple(map(_candidate, given))
+    segments = tuple(read_segment(get(o, "segment", dict), o.get("clip")) for o in given if "segment" in o)
+    slate = Slate(entry.prompt, candidates, _lineage(get(line, "lineage", dict, {}), len(candidates)))
+    answers = objects(line, "labels", [])
     labels = tuple(_label(answer, slate) for answer in answers)
-    annotators = tuple(_annotator(_get(answer, "annotator", dict)) for answer in answers)
-    return Entry(entry.prompt, entry.split, slate, annotators, labels)
+    annotators = tuple(_annotator(get(answer, "annotator", dict)) for answer in answers)
+    return Entry(entry.prompt, entry.split, slate, annotators, labels, segments)
 
 
 def _candidate(o: Mapping[str, Any]) -> Candidate:
-    _require_known(o, {"text", "policy", "finished", "clip"}, "a candidate")
-    finished, clip = _get(o, "finished", bool, True), _get(o, "clip", str, "")
-    return Candidate(_get(o, "text", str), _get(o, "policy", str, ""), finished, clip)
+    require_known(o, {"text", "policy", "finished", "clip", "segment"}, "a candidate")
+    finished, clip = get(o, "finished", bool, True), get(o, "clip", str, "")
+    return Candidate(get(o, "text", str), get(o, "policy", str, ""), finished, clip)
 
 
 def _lineage(o: Mapping[str, Any], k: int) -> Lineage:
-    _require_known(o, set(asdict(Lineage())), "lineage")
-    predicted = _numbers(o, "predicted", float)
+    require_known(o, set(asdict(Lineage())), "lineage")
+    predicted = numbers(o, "predicted", float)
     if len(predicted) not in (0, k):
         raise UserError(f"'predicted' holds {len(predicted)} scores for {k} candidates")
     return Lineage(
-        run=_get(o, "run", str, ""),
-        iteration=_get(o, "iteration", int, 0),
-        selector=_get(o, "selector", str, "import"),
-        propensity=_get(o, "propensity", float, 1.0),
-        reward_model=_get(o, "reward_model", str, ""),
+        run=get(o, "run", str, ""),
+        iteration=get(o, "iteration", int, 0),
+        selector=get(o, "selector", str, "import"),
+        propensity=get(o, "propensity", float, 1.0),
+        reward_model=get(o, "reward_model", str, ""),
         predicted=predicted,
     )
 
 
 def _annotator(o: Mapping[str, Any]) -> Annotator:
-    _require_known(o, {"id", "kind", "weight", "flip_rate"}, "an annotator")
-    weight, flip_rate = _get(o, "weight", float, 1.0), _get(o, "flip_rate", float, 0.0)
-    return Annotator(_get(o, "id", str), _get(o, "kind", str), weight, flip_rate)
+    require_known(o, {"id", "kind", "weight", "flip_rate"}, "an annotator")
+    weight, flip_rate = get(o, "weight", float, 1.0), get(o, "flip_rate", float, 0.0)
+    return Annotator(get(o, "id", str), get(o, "kind", str), weight, flip_rate)
 
 
 def _label(o: Mapping[str, Any], slate: Slate) -> Label:
     keys = {"annotator", "outcome", "client_key", "ranks", "probability", "strength", "order", "seconds", "reason"}
     keys |= {"supersedes", "unranked", "flags", "criteria", "purpose"}
-    _require_known(o, keys, "a label")
-    criteria: dict[str, str] = _get(o, "criteria", dict, {})
+    require_known(o, keys, "a label")
+    criteria: dict[str, str] = get(o, "criteria", dict, {})
     if not all(isinstance(choice, str) for choice in criteria.values()):
         raise UserError('\'criteria\' maps names to "first", "second" or "tie"')
-    flags = _get(o, "flags", list, [])
+    flags = get(o, "flags", list, [])
     if not all(isinstance(flag, str) for flag in flags):
         raise UserError("'flags' is a list of words")
     return Label(
         slate_id=slate.id,
-        annotator=_get(_get(o, "annotator", dict), "id", str),
-        outcome=_get(o, "outcome", str),
-        client_key=_get(o, "client_key", str),
-        ranks=None if o.get("ranks") is None else _numbers(o, "ranks", int),
-        probability=_get(o, "probability", float, None),
-        strength=_get(o, "strength", float, None),
-        order=_numbers(o, "order", int),
-        seconds=_get(o, "seconds", float, None),
-        reason=_get(o, "reason", str, ""),
-        supersedes=_get(o, "supersedes", str, None),
-        unranked=_numbers(o, "unranked", int),
+        annotator=get(get(o, "annotator", dict), "id", str),
+        outcome=get(o, "outcome", str),
+        client_key=get(o, "client_key", str),
+        ranks=None if o.get("ranks") is None else numbers(o, "ranks", int),
+        probability=get(o, "probability", float, None),
+        strength=get(o, "strength", float, None),
+        order=numbers(o, "order", int),
+        seconds=get(o, "seconds", float, None),
+        reason=get(o, "reason", str, ""),
+        supersedes=get(o, "supersedes", str, None),
+        unranked=numbers(o, "unranked", int),
         flags=tuple(flags),
         criteria=tuple(criteria.items()),
-        purpose=_get(o, "purpose", str, "teach"),
+        purpose=get(o, "purpose", str, "teach"),
     )
 
 
@@ -194,8 +191,10 @@ def prompt_line(prompt: Prompt) -> dict[str, Any]:
     return {**asked, "split": prompt.split, "category": prompt.category}
 
 
-def label_line(slate: Slate, labels: Iterable[Label], annotators: Mapping[str, Annotator]) -> dict[str, Any]:
-    """A slate with its lineage and labels as an object that `read_labels` reads back."""
+def label_line(
+    slate: Slate, labels: Iterable[Label], annotators: Mapping[str, Annotator], segments: Mapping[str, Segment]
+) -> dict[str, Any]:
+    """A slate with its lineage, its labels and what its clips show as an object that `read_labels` reads back."""
     answers = []
     for label in labels:
         answer = {**asdict(label), "annotator": asdict(annotators[label.annotator])}
@@ -205,13 +204,15 @@ def label_line(slate: Slate, labels: Iterable[Label], annotators: Mapping[str, A
             if answer[key] == usual:
                 del answer[key]
         answers.append(answer)
-    candidates, lineage = list(map(_candidate_object, slate.candidates)), asdict(slate.lineage)
+    candidates = [_candidate_object(candidate, segments.get(candidate.clip)) for candidate in slate.candidates]
+    lineage = asdict(slate.lineage)
     return {**prompt_line(slate.prompt), "candidates": candidates, "lineage": lineage, "labels": answers}
 
 
-def _candidate_object(candidate: Candidate) -> dict[str, Any]:
-    """A candidate as an object; only a clip says which."""
-    return {key: value for key, value in asdict(candidate).items() if key != "clip" or value}
+def _candidate_object(candidate: Candidate, segment: Segment | None) -> dict[str, Any]:
+    """A candidate as an object; only a clip says which, and brings what it shows."""
+    written = {key: value for key, value in asdict(candidate).items() if key != "clip" or value}
+    return written if segment is None else {**written, "segment": segment_object(segment)}
 
 
 def pair_line(prompt: Prompt, chosen: Candidate, rejected: Candidate) -> dict[str, Any]:
@@ -224,8 +225,8 @@ def pair_line(prompt: Prompt, chosen: Candidate, rejected: Candidate) -> dict[st
 
 
 def _entry(line: Mapping[str, Any], messages: tuple[Message, ...]) -> Entry:
-    split = _get(line, "split", str, None)
-    prompt = Prompt(messages, split or "train", _get(line, "category", str, ""))
+    split = get(line, "split", str, None)
+    prompt = Prompt(messages, split or "train", get(line, "category", str, ""))
     return Entry(prompt, prompt.split if split else None)
 
 
@@ -234,42 +235,9 @@ def _messages(o: Mapping[str, Any], key: str) -> tuple[Message, ...]:
         return (Message("user", o[key]),)
     if not isinstance(o[key], list):
         raise UserError(f"{key!r} must be text or a list of messages, not {o[key]!r}")
-    turns = _objects(o, key)
+    turns = objects(o, key)
     if not turns:
         raise UserError(f"{key!r} holds no messages")
     for turn in turns:
-        _require_known(turn, {"role", "content"}, "a message")
-    return tuple(Message(_get(turn, "role", str), _get(turn, "content", str)) for turn in turns)
-
-
-def _objects(o: Mapping[str, Any], key: str, default: Any = REQUIRED) -> list[dict[str, Any]]:
-    items = _get(o, key, list, default)
-    for item in items:
-        if not isinstance(item, dict):
-            raise UserError(f"{key!r} must hold objects, not {item!r}")
-    return items
-
-
-def _numbers(o: Mapping[str, Any], key: str, kind: type) -> tuple[Any, ...]:
-    return tuple(_get({key: item}, key, kind) for item in _get(o, key, list, []))
-
-
-def _get(o: Mapping[str, Any], key: str, kind: type, default: Any = REQUIRED) -> Any:
-    value = o.get(key)
-    if value is None and default is not REQUIRED:
-        return default
-    if key not in o:
-        raise UserError(f"the key {key!r} is missing")
-    if type(value) is int and abs(value) >= 2**63:
-        raise UserError(f"{key!r} is too large a number")
-    if kind is float and type(value) is int:
-        value = float(value)
-    if type(value) is not kind:
-        raise UserError(f"{key!r} must be {NAMES[kind]}, not {value!r}")
-    return value
-
-
-def _require_known(o: Mapping[str, Any], known: set[str], what: str) -> None:
-    unknown = sorted(o.keys() - known)
-    if unknown:
-        raise UserError(f"{what} has no key {unknown[0]!r}: remove it; known are {', '.join(sorted(known))}")
+        require_known(turn, {"role", "content"}, "a message")
+    return tuple(Message(get(turn, "role", str), get(turn, "content", str)) for turn in turns)

@@ -167,6 +167,13 @@ class ControlSubject:
             raise UserError(
                 f"the segment {lost[0]} of slate {slate.id} is not in this project: import it, or start anew"
             )
+        width = len(self.reward_model.feature_mean)
+        for name in ids:
+            if self.known[name].steps.shape[1] != width:  # what was imported may be anything
+                raise UserError(
+                    f"the segment {name} of slate {slate.id} has {self.known[name].steps.shape[1]} numbers a step, and "
+                    f"{self.config.environment.id} gives {width}: name the run of another environment differently"
+                )
         return [self.known[name] for name in ids]
 
     @torch.no_grad()

@@ -13,7 +13,8 @@ import pytest
 from control_world import ControlWorld, Here, run_agent
 from gymnasium import spaces
 
-from labeling.records import UserError
+from labeling.records import Candidate, Message, Prompt, Slate, UserError
+from labeling.segments import Segment
 from rlhf.control.agent import learn, make_agent
 from rlhf.control.control_config import ControlConfig, EnvironmentConfig, parse_control, spec
 from rlhf.control.control_subject import make_control_subject
@@ -266,6 +267,19 @@ def test_ppo_learns_from_whole_rollouts() -> None:
     )  # whole for one of four
     run_file(agent={"steps": 1024, "parallel": 4, "options": {"n_steps": 64}})
     run_file(agent={"algorithm": "sac", "steps": 1000, "parallel": 3})
+
+
+def test_segments_that_came_from_another_environment_are_named() -> None:
+    world = ControlWorld(0)
+    subject = make_control_subject(run_file(), world, Here())
+    actions, steps = np.zeros((5, 2), np.float32), np.zeros((5, 9), np.float32)
+    foreign = [Segment("elsewhere", seed, 0, actions, steps, float(seed)) for seed in (1, 2)]
+    world.add_segments(foreign)
+    slate = Slate(Prompt((Message("user", "Which?"),)), tuple(Candidate(s.id, clip=s.id) for s in foreign))
+    with pytest.raises(UserError) as error:
+        subject.measure(world.ask(1, [slate]))
+    assert f"the segment {foreign[0].id} of slate {slate.id} has 9 numbers a step" in one_line(error)
+    subject.close()
 
 
 # Run files

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from labeling.clips import ClipShelf
-from labeling.records import UserError
+from labeling.exchange import export_file, import_file
+from labeling.records import Candidate, Message, Prompt, Slate, UserError
 from labeling.store import Store
 from rlhf.control import rendering
 from rlhf.control.environments import EnvironmentConfig, make, spec
@@ -183,6 +184,19 @@ def test_pictures_for_a_judge(pendulum):
         picture = next(iter(av.CodecContext.create("png", "r").decode(av.Packet(data))))
         assert (picture.to_ndarray(format="rgb24") == drawn).all()
     assert len(png_frames(pendulum, 100)) == 26
+
+
+def test_a_clip_that_was_exported_can_be_watched_elsewhere(pendulum, tmp_path):
+    here, there = (Store(tmp_path / name, create=True) for name in ("here", "there"))
+    other = segment_of("Pendulum-v1", 5, 25)
+    here.add_segments([pendulum, other])
+    told = tuple(Candidate(s.id, clip=s.id) for s in (pendulum, other))
+    here.add_slates([Slate(Prompt((Message("user", "Which?"),)), told)])
+    export_file(here, tmp_path / "labels.jsonl", "labels")
+    import_file(there, tmp_path / "labels.jsonl")
+    write_clip(pendulum, tmp_path / "here.mp4")
+    write_clip(there.segments([pendulum.id])[pendulum.id], tmp_path / "there.mp4")
+    assert (tmp_path / "here.mp4").read_bytes() == (tmp_path / "there.mp4").read_bytes()
 
 
 def test_a_choice_of_actions_and_large_pictures_are_fine(tmp_path):
