@@ -53,7 +53,7 @@ TASKS: dict[str, dict[str, Any]] = {
     },
     "half_cheetah": {
         "environment": {"id": "HalfCheetah-v5"},
-        "iterations": 20,
+        "iterations": 12,
         "agent": {"steps": 8192, "options": {**PPO, "n_steps": 512, "gamma": 0.98, "learning_rate": 5e-4}},
     },
 }

@@ -33,7 +33,7 @@ def pendulum(seed: int) -> ControlConfig:
             "iterations": 10,
             "environment": {"id": "Pendulum-v1", "max_steps": 100},
             "labels": {"total": 200, "first_slates": 60, "heldout_share": 0.15, "humans": False, "oracle": {}},
-            "reward_model": {"updates": 60, "first_updates": 150},
+            "reward_model": {"updates": 150},
             "agent": {"steps": 2048, "parallel": 8, "normalise": True, "options": options},
             "evaluation": {"episodes": 10},
         }
