@@ -10,6 +10,7 @@ from policy_world import (
     LONGEST,
     RESPONSES,
     REWARDS,
+    TEMPERATURE,
     WHOLE,
     all_logps,
     make,
@@ -21,7 +22,7 @@ from policy_world import (
 )
 from torch import Tensor, nn
 
-from rlhf.optimiser_step import Learner
+from rlhf.optimiser_step import Learner, Setting, batches, make_step, whole_step
 from rlhf.recipes import RECIPES, Recipe, stage_function
 from rlhf.rewards import step_rewards
 from rlhf.rollout import Rollout
@@ -200,3 +201,16 @@ def test_responses_may_be_as_long_as_the_recipes_constant() -> None:
         learner = make(recipe)
         norms.append(step(learner, replace(samples(learner, recipe), longest=longest), recipe)["grad_norm"])
     assert norms[0] == pytest.approx(2 * norms[1], rel=1e-5)
+
+
+def test_the_draw_of_tokens_looks_at_those_that_enter_alone() -> None:
+    recipe = RECIPES["clip_cov"]
+    learner = make(recipe)
+    rollout = samples(learner, recipe)
+    rollout.count[2] = 0  # two of the twenty tokens
+    targets, everyone, setting = make_targets(rollout, recipe, 0.0), [0, 1, 2], Setting(TEMPERATURE, WHOLE)
+    about = make_step(rollout, targets, recipe, everyone, torch.zeros(rollout.mask.shape))
+    parts = batches(learner.policy, rollout, everyone, WHOLE)
+    whole = whole_step(learner, rollout, targets, recipe, setting, about, parts)
+    assert whole.mask.sum() == 18
+    assert not whole.mask[2].any()
