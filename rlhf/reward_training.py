@@ -86,6 +86,7 @@ def fit(
             {"params": model.head.parameters(), "lr": settings.head_learning_rate},
         ],
         weight_decay=settings.weight_decay,
+        fused=True,  # one pass over the parameters and no copies of them
     )
     per_epoch = -(-len(examples) // settings.slates_per_step)
     total = settings.epochs * per_epoch
