@@ -76,7 +76,11 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--url", default=f"http://{LOOPBACK}:{PORT}", help="where the project is served (for the link)")
     sub.add_argument("--close", metavar="NAME", help="end the account's sessions and let it sign in no more")
     sub.add_argument("--password", metavar="NAME", help="read a new password for the account from the terminal")
-    sub = add("import", import_, "import prompts, pairs or labels from JSONL (creates the project)")
+    sub = add(
+        "import",
+        import_,
+        "import prompts, pairs or labels: JSONL, CSV, Parquet, Argilla, Label Studio (creates the project)",
+    )
     sub.add_argument("file", type=Path)
     sub.add_argument(
         "--split",
@@ -86,9 +90,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--gold", action="store_true", help="its labels are known answers: items that people are checked by"
     )
-    sub = add("export", export, "export prompts, labels or chosen/rejected pairs as JSONL")
+    sub = add("export", export, "export prompts, labels or pairs; the name ends in .jsonl, .jsonl.gz, .csv or .parquet")
     sub.add_argument("file", type=Path)
-    sub.add_argument("--what", choices=("prompts", "labels", "pairs"), default="pairs")
+    sub.add_argument("--what", choices=("prompts", "labels", "pairs", "unpaired"), default="pairs")
     sub.add_argument("--split", choices=("train", "heldout"), help="only this split")
     sub = add("recipes", recipes, "list the recipes: ways to update the policy, with stages, papers and defaults")
     sub.add_argument("name", nargs="?", help="print this one whole")
@@ -128,8 +132,9 @@ def serve(options: argparse.Namespace) -> None:
 
 
 def import_(options: argparse.Namespace) -> None:
-    """Import a JSONL file into the project."""
-    from labeling.exchange import add_gold, add_reading, read_file
+    """Import a file into the project."""
+    from labeling.exchange import add_gold, add_reading
+    from labeling.exchange_reading import read_file
     from labeling.store import Store
 
     reading = read_file(options.file)  # a file that cannot be read leaves no empty project behind
@@ -138,7 +143,7 @@ def import_(options: argparse.Namespace) -> None:
 
 
 def export(options: argparse.Namespace) -> None:
-    """Export the project's records to a JSONL file."""
+    """Export the project's records to a file."""
     from labeling.exchange import export_file
     from labeling.store import Store
 

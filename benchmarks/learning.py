@@ -55,7 +55,7 @@ def run(arm: str, seed: int) -> None:
     """One run in memory; evaluated on every held-out prompt before and after."""
     sys.path.insert(0, str(ROOT))
     from judges.rubric import load_rubric, score
-    from labeling.exchange import read_file
+    from labeling.exchange_reading import read_file
     from labeling.oracle import oracle_label
     from labeling.preferences import expand_all
     from labeling.records import Annotator, LabeledSlate, Slate

@@ -6,38 +6,30 @@ Importing the same file again adds nothing.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from labeling.exchange_lines import (
-    Entry,
-    Format,
-    Unusable,
-    format_of,
-    label_line,
-    pair_line,
-    prompt_line,
-    read_labels,
-    read_pair,
-    read_prompt,
-)
-from labeling.jsonl import at_line, read_objects, write_objects
+from labeling.exchange_lines import Format, label_line, pair_line, prompt_line, unpaired_line
+from labeling.exchange_reading import Reading, read_file
+from labeling.jsonl import write_objects
+from labeling.raw_files import Unit, at_line
 from labeling.records import Annotator, LabeledSlate, Prompt, Split, UserError, content_id
 from labeling.store import Conflict, Store
+from labeling.table_rows import write_table
 
 EVEN = 1e-9  # a lead below this is rounding, not a preference
 
 
 @dataclass(frozen=True)
 class ImportReport:
-    """What an import did. `skipped`: (line, reason) of lines that hold no preference. `segments_new`: clips.
+    """What an import did. `skipped`: (number, reason) of what holds no preference, numbered in `unit`s.
 
     splits_kept: lines that ask for another split than the one that their prompt already had; the old one stays.
-    gold_new: slates with a known answer.
+    ignored: columns of a table that were left out.
+    gold_new: slates with a known answer. segments_new: clips.
     """
 
     lines: int
@@ -46,20 +38,26 @@ class ImportReport:
     labels_new: int
     splits_kept: int
     skipped: tuple[tuple[int, str], ...]
+    unit: Unit = "line"
+    ignored: tuple[str, ...] = ()
     gold_new: int = 0
     segments_new: int = 0
 
     def __str__(self) -> str:
         new = f"{self.prompts_new} prompts, {self.slates_new} slates and {self.labels_new} labels are new"
         new += f", and {self.gold_new} slates have a known answer" if self.gold_new else ""
-        parts = [f"{self.lines} lines read: {new}"]
+        parts = [f"{self.lines} {self.unit}s read: {new}"]
         parts += [f"so are {self.segments_new} clips"] if self.segments_new else []
         for reason in Counter(reason for _, reason in self.skipped):
-            lines = [str(line) for line, why in self.skipped if why == reason]
-            where = ", ".join(lines[:5]) + (", …" if len(lines) > 5 else "")
-            parts.append(f"{len(lines)} skipped: {reason} (line {where})")
+            places = [str(number) for number, why in self.skipped if why == reason]
+            where = ", ".join(places[:5]) + (", …" if len(places) > 5 else "")
+            parts.append(f"{len(places)} skipped: {reason} ({self.unit} {where})")
         if self.splits_kept:
-            parts.append(f"{self.splits_kept} lines name another split than their prompt already has: it keeps its own")
+            asked = f"{self.splits_kept} {self.unit}s name another split than their prompt already has"
+            parts.append(f"{asked}: it keeps its own")
+        if self.ignored:
+            more = ", …" if len(self.ignored) > 8 else ""
+            parts.append(f"columns not read: {', '.join(name[:40] for name in self.ignored[:8])}{more}")
         return "; ".join(parts)
 
 
@@ -73,22 +71,6 @@ class ExportReport:
     def __str__(self) -> str:
         left_out = f"; {self.ties} pairs left out because nobody came out ahead" if self.ties else ""
         return f"{self.lines} lines written{left_out}"
-
-
-@dataclass(frozen=True)
-class Reading:
-    """A file that has been read and checked whole: its records by line, and the lines that hold no preference."""
-
-    path: Path
-    entries: tuple[tuple[int, Entry], ...]
-    skipped: tuple[tuple[int, str], ...]
-
-
-def read_file(path: Path) -> Reading:
-    """Read a file of prompts, pairs or labels (.jsonl, plain or gzipped). Raises UserError with file and line."""
-    skipped: list[tuple[int, str]] = []
-    entries = tuple(_entries(path, skipped))
-    return Reading(path, entries, tuple(skipped))
 
 
 def import_file(store: Store, path: Path, split: Split | None = None, heldout_share: float = 0.2) -> ImportReport:
@@ -118,11 +100,11 @@ def add_reading(store: Store, reading: Reading, split: Split | None = None, held
                 slates += store.add_slates([entry.slate] if entry.slate else [])
                 for annotator in entry.annotators:
                     _add_annotator(store, annotator, annotators)
-                labels += store.add_labels(entry.labels)
+                labels += store.add_labels(entry.labels, entry.created)
             except Conflict as error:
-                raise at_line(reading.path, number, error) from error
-    lines = len(reading.entries) + len(reading.skipped)
-    return ImportReport(lines, prompts, slates, labels, kept, reading.skipped, 0, segments)
+                raise at_line(reading.path, number, error, reading.unit) from error
+    new = (prompts, slates, labels, kept)
+    return ImportReport(reading.lines, *new, reading.skipped, reading.unit, reading.ignored, 0, segments)
 
 
 def add_gold(store: Store, reading: Reading, split: Split | None = None) -> ImportReport:
@@ -148,34 +130,9 @@ def add_gold(store: Store, reading: Reading, split: Split | None = None) -> Impo
                 slates += store.add_slates([entry.slate])
                 gold += store.add_gold(entry.slate.id, ranked[-1])
             except UserError as error:
-                raise at_line(reading.path, number, error) from error
-    lines = len(reading.entries) + len(reading.skipped)
-    return ImportReport(lines, prompts, slates, 0, kept, reading.skipped, gold, segments)
-
-
-def _entries(path: Path, skipped: list[tuple[int, str]]) -> Iterator[tuple[int, Entry]]:
-    """The lines of a file as records; those that hold no preference are added to `skipped`."""
-    annotator = Annotator(f"import:{_stem(path)}", "human")
-    first: tuple[int, Format] | None = None
-    for number, line in read_objects(path):
-        try:
-            form = format_of(line)
-            first = first or (number, form)
-            if form != first[1]:
-                raise UserError(f"this is a line of {form}, but line {first[0]} is one of {first[1]}: use two files")
-            if form == "pairs":
-                yield number, read_pair(line, annotator)
-            else:
-                yield number, (read_labels if form == "labels" else read_prompt)(line)
-        except Unusable as reason:
-            skipped.append((number, str(reason)))
-        except UserError as error:
-            raise at_line(path, number, error) from error
-
-
-def _stem(path: Path) -> str:
-    name = path.name.removesuffix(".gz").removesuffix(".jsonl")
-    return os.fsencode(name).decode("utf-8", "replace")  # a file's name need not be text; an annotator's must be
+                raise at_line(reading.path, number, error, reading.unit) from error
+    new = (prompts, slates, 0, kept)
+    return ImportReport(reading.lines, *new, reading.skipped, reading.unit, reading.ignored, gold, segments)
 
 
 def _drawn_split(prompt: Prompt, heldout_share: float) -> Split:
@@ -195,17 +152,27 @@ def _add_annotator(store: Store, annotator: Annotator, known: dict[str, Annotato
 
 
 def export_file(store: Store, path: Path, what: Format, split: Split | None = None) -> ExportReport:
-    """Write prompts, pairs (for TRL and `datasets`) or labels (everything; imports back equal) as JSONL, .gz too.
+    """Write prompts, pairs or unpaired completions (for TRL and `datasets`), or labels (everything; read back equal).
 
+    The name's end decides: .csv, .parquet, or else JSONL, gzipped when it ends in .gz.
     Raises UserError when the file cannot be written; then no file of that name is new or changed.
     """
+    lines, ties = _lines(store, what, split)
+    if path.suffix.lower() in (".csv", ".parquet"):
+        return ExportReport(write_table(path, what, lines), ties)
+    unnamed = ({key: value for key, value in line.items() if key != "slate"} for line in lines)
+    return ExportReport(write_objects(path, unnamed), ties)
+
+
+def _lines(store: Store, what: Format, split: Split | None) -> tuple[Iterator[dict[str, Any]], int]:
+    """What is to be written, and how many pairs are left out of it."""
     if what == "prompts":
-        return ExportReport(write_objects(path, map(prompt_line, store.prompts(split))))
+        return map(prompt_line, store.prompts(split)), 0
     if what == "labels":
-        return ExportReport(write_objects(path, _label_lines(store, split)))
+        return _label_lines(store, split), 0
     verdicts = [(labeled, i, j, lead) for labeled in store.labeled_slates(split=split) for i, j, lead in leads(labeled)]
-    won = [_pair(labeled, (i, j) if lead > 0 else (j, i)) for labeled, i, j, lead in verdicts if abs(lead) > EVEN]
-    return ExportReport(write_objects(path, won), len(verdicts) - len(won))
+    won = [(labeled, *((i, j) if lead > 0 else (j, i))) for labeled, i, j, lead in verdicts if abs(lead) > EVEN]
+    return (line for pair in won for line in _won(what, *pair)), len(verdicts) - len(won)
 
 
 def leads(labeled: LabeledSlate) -> list[tuple[int, int, float]]:
@@ -219,16 +186,21 @@ def leads(labeled: LabeledSlate) -> list[tuple[int, int, float]]:
     return [(i, j, lead) for (i, j), lead in total.items()]
 
 
-def _pair(labeled: LabeledSlate, order: tuple[int, int]) -> dict[str, Any]:
-    chosen, rejected = (labeled.slate.candidates[place] for place in order)
-    return pair_line(labeled.slate.prompt, chosen, rejected)
+def _won(what: Format, labeled: LabeledSlate, winner: int, loser: int) -> Iterator[dict[str, Any]]:
+    """A decided comparison as one line, or as two with a verdict each."""
+    prompt, chosen, rejected = labeled.slate.prompt, *(labeled.slate.candidates[place] for place in (winner, loser))
+    if what == "pairs":
+        yield pair_line(prompt, chosen, rejected)
+    else:
+        yield from (unpaired_line(prompt, chosen, True), unpaired_line(prompt, rejected, False))
 
 
 def _label_lines(store: Store, split: Split | None) -> Iterator[dict[str, Any]]:
-    annotators = store.annotators()
+    annotators, times = store.annotators(), store.label_times()
     history: dict[str, list[Any]] = {}
     for label in store.labels(history=True):
         history.setdefault(label.slate_id, []).append(label)
     for slate in store.slates(split=split):
         segments = store.segments([candidate.clip for candidate in slate.candidates if candidate.clip])
-        yield label_line(slate, history.get(slate.id, ()), annotators, segments)
+        said = history.get(slate.id, ())
+        yield {"slate": slate.id, **label_line(slate, said, annotators, segments, times)}

@@ -1,17 +1,19 @@
 """What a line of an exchange file means: JSON objects become records, records become JSON objects.
 
-Three formats, told apart by their keys: prompts, pairs (chosen and rejected) and labels (candidates and what
-everybody said about them). data/README.md shows one line of each.
+Four formats, told apart by their keys: prompts, pairs (chosen and rejected), unpaired (a completion and whether it
+is good) and labels (candidates and what everybody said about them). data/README.md shows one line of each.
 """
 
 from __future__ import annotations
 
+import math
+from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from labeling.exchange_segments import read_segment, segment_object
-from labeling.hh_dialogues import parse_dialogue, parting, render_response
+from labeling.hh_dialogues import is_dialogue, parse_dialogue, parting, parting_words, render_response
 from labeling.json_values import get, numbers, objects, require_known
 from labeling.records import (
     Annotator,
@@ -27,11 +29,17 @@ from labeling.records import (
 )
 from labeling.segments import Segment
 
-Format = Literal["prompts", "pairs", "labels"]
+Format = Literal["prompts", "pairs", "unpaired", "labels"]
 PROMPT_KEYS = {"prompt", "messages", "split", "category"}
 PAIR_KEYS = PROMPT_KEYS - {"messages"} | {"chosen", "rejected"}
+UNPAIRED_KEYS = PROMPT_KEYS - {"messages"} | {"completion", "label"}
 LABEL_KEYS = PROMPT_KEYS | {"candidates", "lineage", "labels"}
-KEYS: dict[Format, set[str]] = {"prompts": PROMPT_KEYS, "pairs": PAIR_KEYS, "labels": LABEL_KEYS}
+KEYS: dict[Format, set[str]] = {
+    "prompts": PROMPT_KEYS,
+    "pairs": PAIR_KEYS,
+    "unpaired": UNPAIRED_KEYS,
+    "labels": LABEL_KEYS,
+}
 
 
 class Unusable(Exception):
@@ -40,7 +48,11 @@ class Unusable(Exception):
 
 @dataclass(frozen=True)
 class Entry:
-    """One line as records. `split`: what the line itself asks for. `annotators`: those of the labels, by id."""
+    """One line as records.
+
+    split: what the line itself asks for. annotators: those of the labels. created: when labels were given, in Unix
+    seconds by client_key, of those whose time is known.
+    """
 
     prompt: Prompt
     split: Split | None
@@ -48,21 +60,34 @@ class Entry:
     annotators: tuple[Annotator, ...] = ()
     labels: tuple[Label, ...] = ()
     segments: tuple[Segment, ...] = ()
+    created: Mapping[str, float] = field(default_factory=dict)
 
 
 def format_of(line: Mapping[str, Any]) -> Format:
     """Which format a line has. Raises UserError for a key that this format does not know."""
-    found: Format = "labels" if "candidates" in line else "pairs" if line.keys() & {"chosen", "rejected"} else "prompts"
-    require_known(line, KEYS[found], f"a line of {found}")
+    found, known = format_of_keys(line)
+    require_known(line, known, f"a line of {found}")
     return found
+
+
+def format_of_keys(keys: Iterable[str]) -> tuple[Format, set[str]]:
+    """Which format has such keys, and all the keys that it knows."""
+    found = set(keys)
+    telling: dict[Format, set[str]] = {
+        "labels": {"candidates"},
+        "pairs": {"chosen", "rejected"},
+        "unpaired": {"completion"},
+    }
+    what: Format = next((name for name, own in telling.items() if found & own), "prompts")
+    return what, KEYS[what]
 
 
 def read_prompt(line: Mapping[str, Any]) -> Entry:
     """{"prompt": text or messages} or {"messages": […]}, with optional split and category."""
     if ("prompt" in line) == ("messages" in line):
         raise UserError("a line needs either 'prompt' or 'messages', and not both")
-    messages = _messages(line, "prompt" if "prompt" in line else "messages")
-    return _entry(line, messages)
+    turns = messages(line, "prompt" if "prompt" in line else "messages")
+    return _entry(line, turns)
 
 
 def read_pair(line: Mapping[str, Any], annotator: Annotator) -> Entry:
@@ -88,14 +113,50 @@ def read_pair(line: Mapping[str, Any], annotator: Annotator) -> Entry:
     return Entry(entry.prompt, entry.split, slate, (annotator,), (label,))
 
 
+class Completions:
+    """Completions of one file that wait for one of the same prompt with the other verdict.
+
+    Good or bad by itself compares nothing, but a good and a bad one of the same prompt do: of each prompt the n-th
+    good completion and the n-th bad one become a pair.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: dict[tuple[Message, ...], deque[tuple[int, Mapping[str, Any]]]] = {}
+
+    def match(self, number: int, line: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The line of a pair, or None when the completion has to wait. Raises UserError."""
+        for key in ("prompt", "completion"):
+            if key not in line:
+                raise UserError(
+                    f"the key {key!r} is missing: an unpaired line needs 'prompt', 'completion' and 'label'"
+                )
+        prompt, good = messages(line, "prompt"), get(line, "label", bool)
+        response = _response(line, "completion")
+        waiting = self._waiting.setdefault(prompt, deque())
+        if not waiting or waiting[0][1]["label"] == good:
+            waiting.append((number, line))
+            return None
+        _, other = waiting.popleft()
+        kept = {key: value for key, value in {**other, **line}.items() if key in PAIR_KEYS}
+        texts = (response, _response(other, "completion"))
+        return {**kept, "chosen": texts[not good], "rejected": texts[good]}
+
+    def left(self) -> list[int]:
+        """The numbers of the lines that still wait."""
+        return sorted(number for waiting in self._waiting.values() for number, _ in waiting)
+
+
 def _compared(line: Mapping[str, Any]) -> tuple[tuple[Message, ...], str, str]:
     for key in ("chosen", "rejected"):
         if key not in line:
             raise UserError(f"the key {key!r} is missing: a pair needs 'chosen' and 'rejected'")
     if "prompt" in line:
-        return _messages(line, "prompt"), _response(line, "chosen"), _response(line, "rejected")
+        return messages(line, "prompt"), _response(line, "chosen"), _response(line, "rejected")
+    texts = (line["chosen"], line["rejected"])
+    if all(isinstance(text, str) and not is_dialogue(text) for text in texts) and (shared := parting_words(*texts)):
+        return (Message("user", texts[0][:shared]),), texts[0][shared:], texts[1][shared:]
     one, other = (
-        parse_dialogue(line[key]) if isinstance(line[key], str) else _messages(line, key)
+        parse_dialogue(line[key]) if isinstance(line[key], str) else messages(line, key)
         for key in ("chosen", "rejected")
     )
     shared = parting(one, other)
@@ -109,7 +170,7 @@ def _compared(line: Mapping[str, Any]) -> tuple[tuple[Message, ...], str, str]:
 def _response(line: Mapping[str, Any], key: str) -> str:
     if isinstance(line[key], str):
         return line[key]
-    turns = _messages(line, key)
+    turns = messages(line, key)
     if turns[0].role != "assistant":
         raise UserError(f"{key!r} must begin with the assistant's turn when the line has a 'prompt'")
     return render_response(turns)
@@ -125,7 +186,19 @@ def read_labels(line: Mapping[str, Any]) -> Entry:
     answers = objects(line, "labels", [])
     labels = tuple(_label(answer, slate) for answer in answers)
     annotators = tuple(_annotator(get(answer, "annotator", dict)) for answer in answers)
-    return Entry(entry.prompt, entry.split, slate, annotators, labels, segments)
+    created = {
+        label.client_key: get(answer, "created", float, None) for label, answer in zip(labels, answers, strict=True)
+    }
+    return Entry(entry.prompt, entry.split, slate, annotators, labels, segments, known_times(created))
+
+
+def known_times(created: Mapping[str, float | None]) -> dict[str, float]:
+    """The times that are given, in Unix seconds. Raises UserError for one that no clock shows."""
+    times = {key: when for key, when in created.items() if when is not None}
+    for when in times.values():
+        if not (math.isfinite(when) and 0 <= when < 2**33):
+            raise UserError(f"'created' is a time in Unix seconds (up to the year 2242), not {when}")
+    return times
 
 
 def _candidate(o: Mapping[str, Any]) -> Candidate:
@@ -157,7 +230,7 @@ def _annotator(o: Mapping[str, Any]) -> Annotator:
 
 def _label(o: Mapping[str, Any], slate: Slate) -> Label:
     keys = {"annotator", "outcome", "client_key", "ranks", "probability", "strength", "order", "seconds", "reason"}
-    keys |= {"supersedes", "unranked", "flags", "criteria", "purpose"}
+    keys |= {"supersedes", "created", "unranked", "flags", "criteria", "purpose"}
     require_known(o, keys, "a label")
     criteria: dict[str, str] = get(o, "criteria", dict, {})
     if not all(isinstance(choice, str) for choice in criteria.values()):
@@ -192,12 +265,20 @@ def prompt_line(prompt: Prompt) -> dict[str, Any]:
 
 
 def label_line(
-    slate: Slate, labels: Iterable[Label], annotators: Mapping[str, Annotator], segments: Mapping[str, Segment]
+    slate: Slate,
+    labels: Iterable[Label],
+    annotators: Mapping[str, Annotator],
+    segments: Mapping[str, Segment],
+    created: Mapping[str, float],
 ) -> dict[str, Any]:
-    """A slate with its lineage, its labels and what its clips show as an object that `read_labels` reads back."""
+    """A slate with its lineage, its labels and what its clips show as an object that `read_labels` reads back.
+
+    created: when the labels were given, by client_key.
+    """
     answers = []
     for label in labels:
         answer = {**asdict(label), "annotator": asdict(annotators[label.annotator])}
+        answer["created"] = created[label.client_key]
         del answer["slate_id"]  # it follows from the content
         answer["criteria"] = dict(label.criteria)
         for key, usual in (("unranked", ()), ("flags", ()), ("criteria", {}), ("purpose", "teach")):
@@ -217,20 +298,26 @@ def _candidate_object(candidate: Candidate, segment: Segment | None) -> dict[str
 
 def pair_line(prompt: Prompt, chosen: Candidate, rejected: Candidate) -> dict[str, Any]:
     """A preference in the conversational form with an explicit prompt that TRL and `datasets` read."""
-    return {
-        "prompt": list(map(asdict, prompt.messages)),
-        "chosen": [{"role": "assistant", "content": chosen.text}],
-        "rejected": [{"role": "assistant", "content": rejected.text}],
-    }
+    return {"prompt": list(map(asdict, prompt.messages)), "chosen": _turn(chosen), "rejected": _turn(rejected)}
 
 
-def _entry(line: Mapping[str, Any], messages: tuple[Message, ...]) -> Entry:
+def unpaired_line(prompt: Prompt, completion: Candidate, good: bool) -> dict[str, Any]:
+    """A completion and its verdict in TRL's conversational unpaired form."""
+    return {"prompt": list(map(asdict, prompt.messages)), "completion": _turn(completion), "label": good}
+
+
+def _turn(candidate: Candidate) -> list[dict[str, str]]:
+    return [{"role": "assistant", "content": candidate.text}]
+
+
+def _entry(line: Mapping[str, Any], turns: tuple[Message, ...]) -> Entry:
     split = get(line, "split", str, None)
-    prompt = Prompt(messages, split or "train", get(line, "category", str, ""))
+    prompt = Prompt(turns, split or "train", get(line, "category", str, ""))
     return Entry(prompt, prompt.split if split else None)
 
 
-def _messages(o: Mapping[str, Any], key: str) -> tuple[Message, ...]:
+def messages(o: Mapping[str, Any], key: str) -> tuple[Message, ...]:
+    """A conversation: a text is what the user says. Raises UserError."""
     if isinstance(o[key], str):
         return (Message("user", o[key]),)
     if not isinstance(o[key], list):

@@ -10,7 +10,7 @@ import io
 import os
 import uuid
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
@@ -20,6 +20,7 @@ from labeling.records import UserError
 Unit = Literal["line", "record", "row"]  # what a file's numbers count: only lines can be looked up in an editor
 
 LONGEST_LINE = 10 * 2**20  # bytes
+LONGEST_BEGINNING = 4096  # bytes
 LONGEST_MESSAGE = 300  # characters; messages quote values, and a value may be megabytes
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 GZIP_MAGIC = b"\x1f\x8b"
@@ -41,19 +42,31 @@ def read_lines(path: Path, longest: int = LONGEST_LINE) -> Iterator[tuple[int, b
     than `longest` bytes.
     """
     number = 0
+    with _unpacked(path, lambda: number + 1) as stream:
+        while line := stream.readline(longest + 1):
+            number += 1
+            if len(line) > longest:
+                limit = f"longer than {longest // 2**20} MiB: is a line break missing?"
+                raise at_line(path, number, ValueError(limit))
+            yield number, line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line
+
+
+def beginning(path: Path) -> bytes:
+    """The first bytes of a file, unpacked. Raises UserError when it cannot be read."""
+    with _unpacked(path, lambda: 1) as stream:
+        return stream.read(LONGEST_BEGINNING).removeprefix(BYTE_ORDER_MARK)
+
+
+@contextmanager
+def _unpacked(path: Path, number: Callable[[], int]) -> Iterator[io.BufferedIOBase]:
+    """The open file, gzip undone; what goes wrong is explained, with the number of the line that is being read."""
     try:
         with open(path, "rb") as raw:
             packed = raw.peek(2)[:2] == GZIP_MAGIC
-            stream: io.BufferedIOBase = gzip.GzipFile(fileobj=raw) if packed else raw
-            while line := stream.readline(longest + 1):
-                number += 1
-                if len(line) > longest:
-                    limit = f"longer than {longest // 2**20} MiB: is each object on a line of its own?"
-                    raise at_line(path, number, ValueError(limit))
-                yield number, line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line
+            yield gzip.GzipFile(fileobj=raw) if packed else raw
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UserError(
-            f"{path}:{number + 1}: the gzip file is cut short or damaged here: fetch or pack it again"
+            f"{path}:{number()}: the gzip file is cut short or damaged here: fetch or pack it again"
         ) from error
     except OSError as error:
         raise unreadable(path, error) from error

@@ -53,16 +53,17 @@ class Store(StoredLeases, StoredRuns, StoredAccounts, StoredWebhooks):
         rows = self.rows("SELECT * FROM annotator")
         return {r["id"]: Annotator(r["id"], r["kind"], r["weight"], r["flip_rate"]) for r in rows}
 
-    def add_labels(self, labels: Iterable[Label]) -> int:
+    def add_labels(self, labels: Iterable[Label], created: Mapping[str, float] | None = None) -> int:
         """Add labels, all or none. One whose client_key is known with the same answer changes nothing.
 
+        created: when labels were given, in Unix seconds by client_key, where that was not now.
         Returns how many were new. Raises Conflict for a known key with another answer, an unknown slate or
         annotator, ranks of the wrong length, or a second label that supersedes the same one.
         """
         with self.writing():
-            return sum(map(self._add_label, labels))
+            return sum(self._add_label(label, (created or {}).get(label.client_key)) for label in labels)
 
-    def _add_label(self, label: Label) -> int:
+    def _add_label(self, label: Label, created: float | None = None) -> int:
         known = self.rows("SELECT * FROM label WHERE client_key = ?", [label.client_key])
         if known:
             if _label(known[0]) != label:
@@ -89,7 +90,7 @@ class Store(StoredLeases, StoredRuns, StoredAccounts, StoredWebhooks):
             "INSERT INTO label (client_key, slate_id, annotator, outcome, ranks, probability, strength, "
             "display_order, seconds, reason, supersedes, created, unranked, flags, criteria, purpose) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            [*given, *judged, label.supersedes, time.time(), *said, label.purpose],
+            [*given, *judged, label.supersedes, time.time() if created is None else created, *said, label.purpose],
         )
         self.db.execute("DELETE FROM lease WHERE slate_id = ? AND annotator = ?", [label.slate_id, label.annotator])
         return 1
@@ -104,6 +105,10 @@ class Store(StoredLeases, StoredRuns, StoredAccounts, StoredWebhooks):
             [annotator, annotator, slate_id, slate_id],
         )
         return [_label(row) for row in rows]
+
+    def label_times(self) -> dict[str, float]:
+        """When each label was given, in Unix seconds, by client_key."""
+        return {row["client_key"]: row["created"] for row in self.rows("SELECT client_key, created FROM label")}
 
     def labeled_slates(self, run: str | None = None, split: Split | None = None) -> list[LabeledSlate]:
         """Slates that have a standing label, with those that count and the preferences that they expand to.

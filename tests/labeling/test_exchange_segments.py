@@ -56,13 +56,14 @@ def labelled(store: Store) -> tuple[Segment, Segment]:
     return one, two
 
 
-@pytest.mark.parametrize("name", ["labels.jsonl", "labels.jsonl.gz"])
+@pytest.mark.parametrize("name", ["labels.jsonl", "labels.jsonl.gz", "labels.csv", "labels.parquet"])
 def test_labels_of_clips_bring_what_they_show(tmp_path: Path, name: str) -> None:
     here, there = Store(tmp_path / "here", create=True), Store(tmp_path / "there", create=True)
     clips = labelled(here)
     export_file(here, tmp_path / name, "labels")
     report = import_file(there, tmp_path / name)
-    assert str(report) == "1 lines read: 1 prompts, 1 slates and 1 labels are new; so are 2 clips"
+    what = "rows" if name.endswith("parquet") else "lines"
+    assert str(report) == f"1 {what} read: 1 prompts, 1 slates and 1 labels are new; so are 2 clips"
     assert there.slates() == here.slates()
     found = there.segments([s.id for s in clips])
     assert all(same(found[s.id], s) for s in clips)
