@@ -32,6 +32,7 @@ humans = {humans}
 flip_rate = 0.2
 [reward_model]
 updates = 5
+first_updates = 10
 [agent]
 steps = 256
 parallel = 2

@@ -59,7 +59,7 @@ class SegmentRewardConfig:
     """The reward model: an ensemble of `members` networks of two layers of `hidden` units on (s, a).
 
     aggregation: how a segment's steps make its score. label_noise: ε of every annotator that says none itself: P' =
-    (1−ε)P + ε/2. updates: steps of Adam in each refit, from fresh weights, on `slates_per_step` slates.
+    (1−ε)P + ε/2. updates: steps of Adam in each refit, on `slates_per_step` slates; the first takes `first_updates`.
     refit: "every" iteration that brings new labels, or only the "first", and nothing is asked after it.
     """
 
@@ -67,9 +67,10 @@ class SegmentRewardConfig:
     hidden: Positive = 64
     aggregation: Aggregation = "sum"
     label_noise: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    updates: Positive = 300
-    slates_per_step: Positive = 32
-    learning_rate: Rate = 2e-3
+    updates: Positive = 100
+    first_updates: Positive = 300
+    slates_per_step: Positive = 64
+    learning_rate: Rate = 1e-3
     refit: Literal["every", "first"] = "every"
     replay = math.inf  # no field: a refit always sees every label
 

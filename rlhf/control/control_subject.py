@@ -15,7 +15,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import nn
 
 from labeling.records import Candidate, LabeledSlate, Lineage, Message, Preference, Prompt, Slate, Split, UserError
 from labeling.segments import Segment
@@ -52,7 +51,7 @@ class Shelf(Protocol):
 class ControlSubject:
     """What a run of an agent has learned, and what it did of late. See `rlhf.online_loop.Subject` for the methods.
 
-    recent: the episodes of the last iterations, by iteration; those whose seed
+    decay: each member's weight decay. recent: the episodes of the last iterations, by iteration; those whose seed
     `is_held` are asked about to measure, and never to learn from. known: segments read before, by id.
     """
 
@@ -61,6 +60,7 @@ class ControlSubject:
     executor: Executor
     agent: Agent
     reward_model: SegmentModel
+    decay: tuple[float, ...]
     seconds_per_step: float | None
     recent: dict[int, list[Episode]] = field(default_factory=dict)
     known: dict[str, Segment] = field(default_factory=dict)
@@ -136,18 +136,17 @@ class ControlSubject:
         return Slate(task(self.config, split), candidates, lineage)
 
     def begin_fit(self, iteration: int, chosen: Sequence[LabeledSlate], progress: Progress) -> Callable[[], float]:
-        """Fit fresh weights in the other process, and reward the agent by the outcome once the fit is ended."""
+        """Fit in the other process, and reward the agent by the outcome once the fit is ended."""
         settings = self.config.reward_model
         data = gather([self._arrays(s) for s in chosen])
-        how = SegmentFit(
-            settings.updates, settings.learning_rate, settings.slates_per_step, self.config.seed, iteration
-        )
-        fresh = untrained(self.config, len(self.reward_model.feature_mean), iteration)
-        job: Future[Fitted] = self.executor.submit(fit_segments, fresh, data, how)
+        updates = settings.first_updates if iteration == 1 else settings.updates
+        how = SegmentFit(updates, settings.learning_rate, settings.slates_per_step, self.config.seed, iteration)
+        job: Future[Fitted] = self.executor.submit(fit_segments, self.reward_model, data, self.decay, how)
 
         def end() -> float:
             fitted = job.result()
             self.reward_model.load_state_dict(fitted.state)
+            self.decay = fitted.decay
             install(self.agent, self.reward_model)
             return fitted.train_loss
 
@@ -230,12 +229,14 @@ class ControlSubject:
         return {
             "agent": save_agent(self.agent),
             "reward_model": trained_state(self.reward_model),
+            "decay": list(self.decay),
             "recent": {i: [_pack(e) for e in episodes] for i, episodes in self.recent.items()},
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take up a checkpoint."""
         restore(self.reward_model, state["reward_model"])
+        self.decay = tuple(state["decay"])
         self.recent = {i: [_unpack(e) for e in episodes] for i, episodes in state["recent"].items()}
         load_agent(self.agent, state["agent"])
 
@@ -268,29 +269,16 @@ def make_control_subject(config: ControlConfig, shelf: Shelf, executor: Executor
     torch.set_num_threads(
         1
     )  # small networks: a second thread costs more than it brings, and refits have a core of theirs
+    torch.manual_seed(stream_seed(config.seed, "reward model") % 2**63)
     env = make(environment)
     features = cut_features(env)
     rate = env.metadata.get("render_fps")
     env.close()
-    model = untrained(config, features, 0)
+    settings = config.reward_model
+    model = SegmentModel(features, settings.members, settings.hidden, settings.aggregation).eval()
     agent = make_agent(config.agent, environment, model, config.seed)
     beside = executor or ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _ignore_interrupts)
-    return ControlSubject(config, shelf, beside, agent, model, 1 / rate if rate else None)
-
-
-def untrained(config: ControlConfig, features: int, iteration: int) -> SegmentModel:
-    """Where the refit of an iteration starts: fresh weights, which follow from the run's seed and the iteration alone.
-
-    Weights fitted to few early labels generalise worse after later refits than fresh ones do (Ash and Adams 2020, arXiv
-    1910.08475): they have learned by heart what the first, random episodes had by chance. The last layer is zero, so
-    that no clip is better than another until some label says so.
-    """
-    settings = config.reward_model
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stream_seed(config.seed, "reward model", iteration) % 2**63)
-        model = SegmentModel(features, settings.members, settings.hidden, settings.aggregation)
-    nn.init.zeros_(model.layers[-1].weight)  # type: ignore[arg-type]
-    return model.eval()
+    return ControlSubject(config, shelf, beside, agent, model, (0.01,) * settings.members, 1 / rate if rate else None)
 
 
 def cut_features(env: Any) -> int:

@@ -100,7 +100,7 @@ def run_file(*, environment: dict[str, Any] | None = None, **sections: Any) -> C
         "environment": {"id": "Strange-v0", "max_steps": 20} | (environment or {}),
         "segments": {"length": 5, "pool": 2},
         "labels": {"slates": 6, "humans": False, "oracle": {}},
-        "reward_model": {"updates": 2, "hidden": 4},
+        "reward_model": {"updates": 2, "first_updates": 2, "hidden": 4},
         "agent": {"steps": 64, "parallel": 2, "network": [4], "options": {"n_steps": 32, "batch_size": 32}},
         "evaluation": {"episodes": 1},
     }

@@ -30,10 +30,10 @@ def pendulum(seed: int) -> ControlConfig:
         {
             "question": "Which pendulum comes closer to standing upright and still?",
             "seed": seed,
-            "iterations": 10,
+            "iterations": 15,
             "environment": {"id": "Pendulum-v1", "max_steps": 100},
-            "labels": {"total": 200, "first_slates": 60, "heldout_share": 0.15, "humans": False, "oracle": {}},
-            "reward_model": {"updates": 150},
+            "labels": {"total": 300, "first_slates": 70, "heldout_share": 0.15, "humans": False, "oracle": {}},
+            "reward_model": {"updates": 60, "first_updates": 150},
             "agent": {"steps": 2048, "parallel": 8, "normalise": True, "options": options},
             "evaluation": {"episodes": 10},
         }

@@ -48,7 +48,7 @@ def config(agent: dict[str, Any], environment: str = "Pendulum-v1") -> ControlCo
             "environment": {"id": environment, "max_steps": 50},
             "segments": {"length": 10, "pool": 3},
             "labels": {"slates": 8, "candidates": [2, 3], "heldout_share": 0.25, "humans": False, "oracle": {}},
-            "reward_model": {"updates": 6, "hidden": 16},
+            "reward_model": {"updates": 6, "first_updates": 12, "hidden": 16},
             "agent": {"network": [16], **agent},
             "evaluation": {"episodes": 2, "clip_seconds": 0.5},
         }
@@ -79,6 +79,7 @@ def compare(run: ControlConfig, folder: Path, dies_in: str) -> None:
         assert mine == theirs, kind
     _same(expected.agent.model.policy.state_dict(), found.agent.model.policy.state_dict())
     _same(expected.reward_model.state_dict(), found.reward_model.state_dict())
+    assert expected.decay == found.decay
     for one, other in zip(expected.agent.recorders, found.agent.recorders, strict=True):
         assert (one.episode.seed, len(one.episode), one.begun) == (other.episode.seed, len(other.episode), other.begun)
         assert np.array_equal(one._last, other._last)

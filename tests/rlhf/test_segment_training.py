@@ -1,4 +1,4 @@
-"""Fitting the ensemble: its loss is that of any slate, all members see all labels, it learns what was planted."""
+"""Fitting the ensemble: its loss is the one of any slate, its samples stay, and it learns what was planted."""
 
 from __future__ import annotations
 
@@ -13,9 +13,13 @@ from labeling.records import Preference, pairs
 from rlhf.bradley_terry import pair_targets, slate_loss
 from rlhf.control.segment_model import AGGREGATIONS, SegmentModel
 from rlhf.control.segment_training import (
+    LEAST_DECAY,
+    MOST_DECAY,
     LabeledSegments,
     SegmentFit,
     _Batches,
+    adapt_decay,
+    bootstrap_counts,
     fit_segments,
     gather,
     member_losses,
@@ -98,12 +102,62 @@ def test_cutting_slates_into_batches_changes_nothing(chosen: list[int]) -> None:
     data, model = mixed(), model_of()
     steps, mask = torch.from_numpy(data.steps), torch.from_numpy(data.mask)
     groups = [(k, p) for k, (_, p) in zip(data.sizes, data.slates, strict=True)]
-    candidates, targets = _Batches(data).cut(np.asarray(chosen))
+    counts = torch.arange(15).reshape(3, 5).float()
+    candidates, targets, sampled = _Batches(data, counts).cut(np.asarray(chosen))
     with torch.no_grad():
         whole = member_losses(model, steps, mask, pair_targets(groups), len(groups))
         part = member_losses(model, steps[candidates], mask[candidates], targets, len(chosen))
     assert torch.allclose(part, whole[:, chosen], atol=1e-6)
+    assert torch.equal(sampled, counts[:, chosen])
     assert targets.slates == len(chosen)
+
+
+# The bootstrap
+
+
+def test_a_slate_enters_a_sample_as_often_at_every_refit() -> None:
+    names = [f"slate_{n}" for n in range(50)]
+    counts = bootstrap_counts(names, 3, 7)
+    assert torch.equal(counts, bootstrap_counts(names, 3, 7))
+    more = bootstrap_counts(["new", *names[::-1]], 3, 7)
+    assert torch.equal(more[:, 1:].flip(1), counts)
+    assert not torch.equal(counts[0], counts[1])
+    assert not torch.equal(counts, bootstrap_counts(names, 3, 8))
+
+
+def test_a_share_1_over_e_of_the_slates_is_new_to_a_member() -> None:
+    counts = bootstrap_counts([f"slate_{n}" for n in range(2000)], 3, 0)
+    # Poisson(1): P(0) = P(1) = 1/e, mean 1, variance 1; standard errors over 6000 draws: 0.006, 0.006, 0.013, 0.02.
+    assert (counts == 0).float().mean().item() == pytest.approx(1 / math.e, abs=0.025)
+    assert (counts == 1).float().mean().item() == pytest.approx(1 / math.e, abs=0.025)
+    assert counts.mean().item() == pytest.approx(1, abs=0.05)
+    assert counts.var().item() == pytest.approx(1, abs=0.1)
+
+
+# The decay
+
+
+def test_the_decay_goes_up_down_or_stays() -> None:
+    train = torch.tensor([1.0, 1.0, 1.0, 1.0, torch.nan])
+    validation = torch.tensor([1.6, 1.05, 1.3, torch.nan, 1.0])
+    found = adapt_decay(torch.full((5,), 0.01), train, validation)
+    assert found.tolist() == pytest.approx([0.02, 0.005, 0.01, 0.01, 0.01])
+
+
+def test_the_decay_stays_within_its_bounds() -> None:
+    found = adapt_decay(torch.tensor([MOST_DECAY, LEAST_DECAY]), torch.ones(2), torch.tensor([9.0, 0.5]))
+    assert found.tolist() == pytest.approx([MOST_DECAY, LEAST_DECAY])
+
+
+def test_the_decay_shrinks_the_weights_of_its_own_member() -> None:
+    # Nobody answered, so the gradient is 0 and only the decay acts: (1 − 0.5·0.003)² after two steps.
+    data = gather([("s", [np.ones((2, 3)), np.zeros((2, 3))], [])])
+    model = model_of()
+    fitted = fit_segments(model, data, (0.5, 0.0, 0.0), SegmentFit(2, 3e-3, 4, 0, 1))
+    before, after = model.layers[0].weight.data, fitted.state["layers.0.weight"]
+    assert torch.allclose(after[0], before[0] * (1 - 0.5 * 3e-3) ** 2, rtol=1e-5)
+    assert (after[0].abs() < before[0].abs()).all()
+    assert torch.allclose(after[1:], before[1:], rtol=1e-6)
 
 
 # A fit
@@ -113,34 +167,17 @@ def test_cutting_slates_into_batches_changes_nothing(chosen: list[int]) -> None:
 def test_a_fit_leaves_the_model_as_it_is_and_gives_the_same_again(aggregation: str) -> None:
     data, model = mixed(), model_of(aggregation)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    one = fit_segments(model, data, fit())
+    one = fit_segments(model, data, (0.01,) * 3, fit())
     torch.manual_seed(99)  # chance elsewhere
-    other = fit_segments(model, data, fit())
+    other = fit_segments(model, data, (0.01,) * 3, fit())
     assert not model.training
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name]), name
         assert torch.equal(one.state[name], other.state[name]), name
-    assert one.train_loss == other.train_loss
+    assert (one.decay, one.train_loss) == (other.decay, other.train_loss)
     assert not torch.equal(one.state["layers.0.weight"], before["layers.0.weight"])
-    later = fit_segments(model, data, fit(iteration=2))
+    later = fit_segments(model, data, (0.01,) * 3, fit(iteration=2))
     assert not torch.equal(one.state["layers.0.weight"], later.state["layers.0.weight"])
-
-
-def test_every_member_learns_from_every_label_and_the_loss_is_that_of_the_outcome() -> None:
-    data = mixed()
-    alike = model_of()
-    with torch.no_grad():
-        for parameter in alike.parameters():
-            parameter.copy_(parameter[:1].expand_as(parameter))
-    fitted = fit_segments(alike, data, fit())
-    for name, tensor in fitted.state.items():  # from the same weights the members become the same
-        if not name.startswith("feature_"):
-            assert torch.allclose(tensor, tensor[:1].expand_as(tensor), atol=1e-6), name
-    alike.load_state_dict(fitted.state)
-    targets = pair_targets([(k, p) for k, (_, p) in zip(data.sizes, data.slates, strict=True)])
-    with torch.no_grad():
-        losses = member_losses(alike, torch.from_numpy(data.steps), torch.from_numpy(data.mask), targets, 5)
-    assert fitted.train_loss == pytest.approx(losses.mean().item(), rel=1e-5)
 
 
 def planted(seed: int, slates: int, labels: str = "true", split: str = "train", lengths: Sequence[int] = (LENGTH,)):
@@ -159,7 +196,7 @@ def planted(seed: int, slates: int, labels: str = "true", split: str = "train", 
 def accuracy(seed: int, labels: str) -> float:
     """Share of 300 unseen pairs in which a model fitted to 300 others puts the truly better one first."""
     model = model_of(features=FEATURES)
-    fitted = fit_segments(model, planted(seed, 300, labels), fit(300, seed))
+    fitted = fit_segments(model, planted(seed, 300, labels), (0.01,) * 3, fit(300, seed))
     model.load_state_dict(fitted.state)
     test = planted(seed, 300, split="heldout")
     with torch.no_grad():
@@ -194,7 +231,7 @@ def test_the_level_is_kept_only_where_some_segment_is_shorter(lengths: tuple[int
     model = model_of(features=FEATURES)
     for bias in model.layers[-1].bias.data:
         bias.fill_(2.0)  # a level that no comparison of equal lengths changes
-    model.load_state_dict(fit_segments(model, data, fit()).state)
+    model.load_state_dict(fit_segments(model, data, (0.0,) * 3, fit()).state)
     rows = torch.from_numpy(data.steps[data.mask])
     raw = model.step_rewards(rows)
     assert torch.allclose(raw.std(1), model.std)
