@@ -73,7 +73,14 @@ class Silent(World):
         return []
 
 
-@pytest.mark.parametrize("recipe", [name for name in RECIPES if name != "ttrl"])
+# In `make test`, those whose arithmetic is furthest from the two of test_learning; `pytest -m long` runs the others.
+QUICK = ("remax", "aspo", "vapo")
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [pytest.param(r, marks=() if r in QUICK else pytest.mark.long) for r in RECIPES if r != "ttrl"],
+)
 def test_gold_rises(recipe: str, tmp_path: Path) -> None:
     # ReMax uses each sample once, and its baseline says less than a group or a critic does: it gets more steps.
     longer = {"iterations": 8, "recipe": {"minibatches": 4}} if recipe == "remax" else {}
@@ -81,7 +88,7 @@ def test_gold_rises(recipe: str, tmp_path: Path) -> None:
     assert learned.low > 0.03, f"gold rose by {learned}"
 
 
-@pytest.mark.parametrize("recipe", ["ppo", "aspo", "rloo"])
+@pytest.mark.parametrize("recipe", ["aspo", *(pytest.param(r, marks=pytest.mark.long) for r in ("ppo", "rloo"))])
 def test_a_rule_that_pays_for_the_opposite_unlearns(recipe: str, tmp_path: Path) -> None:
     assert gains(recipe, tmp_path, against).high < 0
 
