@@ -75,8 +75,6 @@ ALTER TABLE label ADD COLUMN flags TEXT NOT NULL DEFAULT '[]';
 ALTER TABLE label ADD COLUMN criteria TEXT NOT NULL DEFAULT '[]';
 ALTER TABLE label ADD COLUMN purpose TEXT NOT NULL DEFAULT 'teach';
 ALTER TABLE lease ADD COLUMN purpose TEXT NOT NULL DEFAULT 'teach';
-ALTER TABLE annotator ADD COLUMN revoked REAL;
-ALTER TABLE annotator ADD COLUMN revoked_because TEXT NOT NULL DEFAULT '';
 DROP VIEW standing;
 CREATE VIEW standing AS
     SELECT label.* FROM label LEFT JOIN label AS later ON later.supersedes = label.client_key
@@ -118,7 +116,7 @@ def clips(db: Database) -> None:
 
 
 def people(db: Database) -> None:
-    """Accounts, what labels say beyond an order, items with a known answer, and annotators who were revoked."""
+    """Accounts, what labels say beyond an order, items with a known answer, settings and webhooks."""
     _run_all(db, THIRD)
 
 

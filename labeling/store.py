@@ -149,14 +149,11 @@ class Store(StoredLeases, StoredRuns, StoredAccounts, StoredWebhooks):
             order, purpose = shown
             return bool(self._add_label(replace(label_in(order), purpose=purpose)))
 
-    def take_back(
-        self, client_key: str, annotator: str, k: tuple[int, int], seconds: float, review: bool = False
-    ) -> bool:
+    def take_back(self, client_key: str, annotator: str, k: tuple[int, int], seconds: float) -> bool:
         """Undo the annotator's last standing label on a slate of k[0]..k[1] candidates, and make it their current one.
 
-        review: the last one that settled a disagreement, instead of the last other one. The same key again changes
-        nothing. Returns whether something was taken back now. Raises Conflict when there is nothing to take back, or
-        the key belongs to something else.
+        The same key again changes nothing. Returns whether something was taken back now. Raises Conflict when there is
+        nothing to take back, or the key belongs to something else.
         """
         with self.writing():
             known = self.rows("SELECT annotator, outcome FROM label WHERE client_key = ?", [client_key])
@@ -164,9 +161,8 @@ class Store(StoredLeases, StoredRuns, StoredAccounts, StoredWebhooks):
                 return False
             last = self.rows(
                 f"SELECT answer.* FROM {ANSWERS} AS answer JOIN slate ON slate.id = slate_id "
-                "WHERE annotator = ? AND k BETWEEN ? AND ? AND (purpose = 'adjudicate') = ? "
-                "ORDER BY answer.seq DESC LIMIT 1",
-                [annotator, *k, review],
+                "WHERE annotator = ? AND k BETWEEN ? AND ? ORDER BY answer.seq DESC LIMIT 1",
+                [annotator, *k],
             )
             if not last:
                 raise Conflict("there is nothing to take back")

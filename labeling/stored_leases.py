@@ -19,12 +19,12 @@ from labeling.stored_quality import StoredQuality
 # What a slate must meet to be given to a person.
 WANTED = """k BETWEEN :least AND :most AND id NOT IN (SELECT slate_id FROM standing WHERE annotator = :who)
     AND id NOT IN (SELECT slate_id FROM gold_item)
-    AND NOT EXISTS (SELECT 1 FROM annotator WHERE id = :who AND revoked IS NOT NULL)
     AND (:stale = 0 OR run = '' OR
          iteration + :stale >= (SELECT max(iteration) FROM slate AS newer WHERE newer.run = slate.run))
     AND (SELECT count(*) FROM standing JOIN annotator ON annotator.id = standing.annotator
-         WHERE slate_id = slate.id AND kind = 'human' AND revoked IS NULL)
-      + (SELECT count(*) FROM lease WHERE slate_id = slate.id AND expires > :now AND annotator != :who) < :overlap"""
+         WHERE slate_id = slate.id AND kind = 'human')
+      + (SELECT count(*) FROM lease JOIN annotator ON annotator.id = lease.annotator
+         WHERE slate_id = slate.id AND kind = 'human' AND expires > :now AND annotator != :who) < :overlap"""
 HELD = "(SELECT slate_id FROM lease WHERE annotator = :who AND expires > :now)"
 
 
@@ -55,7 +55,7 @@ class StoredLeases(StoredQuality):
         that are set, an item with a known answer or a mirrored repeat comes instead. The annotator's own live leases
         come first, in their turn, so a reload shows the same slate in the same order. ahead: how many of these to pass
         over; 1 gives the slate that comes after the current one, and it cannot change any more. `order_of(slate)`
-        draws the order for a new lease. A revoked annotator is given nothing.
+        draws the order for a new lease.
         """
         asked: dict[str, Any] = {"who": annotator, "least": k[0], "most": k[1], "now": time.time()}
         with self.writing():
@@ -102,8 +102,7 @@ class StoredLeases(StoredQuality):
         rows = self.rows(
             "SELECT slate_id FROM gold_item JOIN slate ON slate.id = slate_id WHERE k BETWEEN :least AND :most "
             "AND slate_id NOT IN (SELECT slate_id FROM standing WHERE annotator = :who) "
-            f"AND slate_id NOT IN {HELD} "
-            "AND NOT EXISTS (SELECT 1 FROM annotator WHERE id = :who AND revoked IS NOT NULL) ORDER BY seq",
+            f"AND slate_id NOT IN {HELD} ORDER BY seq",
             asked,
         )
         return [row["slate_id"] for row in rows]
@@ -116,8 +115,7 @@ class StoredLeases(StoredQuality):
             "AND slate_id NOT IN (SELECT slate_id FROM gold_item) "
             f"AND slate_id NOT IN (SELECT slate_id FROM repeated WHERE annotator = :who) AND slate_id NOT IN {HELD} "
             "AND standing.seq <= (SELECT seq FROM label WHERE annotator = :who AND outcome != 'undone' "
-            "                     ORDER BY seq DESC LIMIT 1 OFFSET :after) "
-            "AND NOT EXISTS (SELECT 1 FROM annotator WHERE id = :who AND revoked IS NOT NULL) ORDER BY standing.seq",
+            "                     ORDER BY seq DESC LIMIT 1 OFFSET :after) ORDER BY standing.seq",
             {**asked, "after": REPEAT_AFTER},
         )
         return [row["slate_id"] for row in rows]

@@ -202,3 +202,13 @@ def test_people_who_label_at_once_get_exactly_the_overlap(store: Store) -> None:
     each = Counter(label.slate_id for label in labels)
     assert [each[s.id] for s in plain] == [2] * 40
     assert max(Counter((label.slate_id, label.annotator) for label in labels).values()) == 1
+
+
+def test_a_program_that_holds_a_slate_takes_nobodys_place(tmp_path: Path) -> None:
+    store = Store(tmp_path, create=True)
+    store.add_annotator(Annotator("script:bot", "judge"))
+    store.add_annotator(Annotator("human:ann", "human"))
+    store.add_slates([Slate(Prompt((Message("user", "q"),)), (Candidate("a"), Candidate("b")))])
+    held = store.lease("script:bot", lambda _: (0, 1), (2, 2), 60.0)
+    assert held is not None
+    assert store.lease("human:ann", lambda _: (0, 1), (2, 2), 60.0) is not None

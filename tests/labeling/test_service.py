@@ -134,6 +134,66 @@ def test_five_answers_at_once_with_one_key_are_one_label(client, store):
     assert len(store.labels(history=True)) == 1
 
 
+def test_what_else_an_answer_says_is_of_candidates_and_not_of_places(client, store):
+    store.add_slates(slate(f"s{n}") for n in range(12))
+    lease, orders = post(client, "lease")["lease"], set()
+    while lease:
+        said = {
+            "strength": 0.5,
+            "flags": ["unsafe", "unsafe"],
+            "reason": "because",
+            "criteria": {"tone": "left", "facts": "tie"},
+        }
+        lease = post(client, "submit", **submission(lease, [1, 2], **said))["lease"]
+    for label in store.labels():
+        # The left one is candidate order[0]: the first of the slate, or the second.
+        assert label.criteria == (("tone", "first" if label.order == (0, 1) else "second"), ("facts", "tie"))
+        assert (label.strength, label.flags, label.reason) == (0.5, ("unsafe",), "because")
+        orders.add(label.order)
+    assert len(orders) == 2  # both were seen, so a mapping that ignores the order fails
+
+
+def test_places_left_out_of_a_ranking_are_candidates_left_out(client, store):
+    store.add_slates(slate(f"s{n}", 4) for n in range(8))
+    lease = post(client, "lease", mode="rankings")["lease"]
+    while lease:
+        # "name 3" is best, "name 2" next, and the other two were left alone.
+        texts = [c["text"][-1] for c in lease["candidates"]]
+        ranks = [{"3": 1, "2": 2}.get(text, 3) for text in texts]
+        unranked = [place for place, text in enumerate(texts) if text in "01"]
+        answer = submission(lease, ranks, mode="rankings", unranked=unranked)
+        lease = post(client, "submit", **answer)["lease"]
+    for labeled in store.labeled_slates():
+        (label,) = labeled.labels
+        assert (label.ranks, label.unranked) == ((3, 3, 2, 1), (0, 1))
+        assert [(p.i, p.j, p.p) for p in labeled.preferences] == [
+            (0, 2, 0),
+            (0, 3, 0),
+            (1, 2, 0),
+            (1, 3, 0),
+            (2, 3, 0),
+        ]  # nothing about 0 against 1
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"strength": 1.5},
+        {"flags": ["two words"]},
+        {"flags": ["x" * 41]},
+        {"criteria": {"tone": "first"}},
+        {"reason": "x" * 10_001},
+        {"unranked": [7]},
+        {"unranked": [0]},  # the best cannot be left out
+    ],
+)
+def test_what_else_an_answer_says_is_checked(client, store, said):
+    store.add_slates([slate("a")])
+    lease = post(client, "lease")["lease"]
+    assert only_error(client.post("/api/submit", json=submission(lease, [1, 2], **said)))
+    assert store.labels() == []
+
+
 def test_two_open_pages_cannot_answer_one_lease_twice(client, store):
     store.add_slates([slate("a")])
     lease = post(client, "lease")["lease"]
