@@ -20,7 +20,7 @@ from labeling.store import Store
 
 COOKIE = "prefloop_session"
 # Exact paths, or beginnings that end in a slash.
-PUBLIC = ("/login", "/join", "/api/login", "/api/join", "/prefloop/")
+PUBLIC = ("/login", "/join", "/api/login", "/api/join", "/prefloop/", "/favicon.ico")
 LABELER = (
     "/",
     "/label",

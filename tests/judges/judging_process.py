@@ -1,5 +1,6 @@
 """`python judging_process.py PROJECT JUDGE.toml`: label what waits, as a process that can be killed."""
 
+import signal
 import sys
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from judges.batch import label_slates
 from judges.config import load_judge
 from labeling.store import Store
 
+# As the command does: a Ctrl-C counts also where the tests run in the background and inherited it as ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 project, judge_file = sys.argv[1:]
 store = Store(project)
 try:
