@@ -23,10 +23,11 @@ from labeling.exchange_lines import (
 )
 from labeling.jsonl import read_array, read_objects
 from labeling.label_studio import is_label_studio, read_label_studio
+from labeling.parquet_files import open_parquet
 from labeling.raw_files import Unit, at_line, beginning
 from labeling.records import Annotator, UserError
 from labeling.table_rows import chosen_columns, line_of
-from labeling.tables import Table, open_csv, open_parquet
+from labeling.tables import Table, open_csv
 
 Line = dict[str, Any]
 Read = tuple[Entry | None, list[str]]  # what a line holds, and why something of it was left out

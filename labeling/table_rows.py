@@ -16,8 +16,9 @@ from typing import Any
 from labeling.argilla_records import is_argilla
 from labeling.exchange_lines import Format, format_of_keys
 from labeling.jsonl import parse_value
+from labeling.parquet_files import write_parquet
 from labeling.records import UserError
-from labeling.tables import Row, Table, write_csv, write_parquet
+from labeling.tables import Row, Table, write_csv
 
 LABEL_COLUMNS: dict[str, type] = {  # list: a list or object in JSON
     "slate": str,
