@@ -96,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--split", choices=("train", "heldout"), help="only this split")
     sub = add("recipes", recipes, "list the recipes: ways to update the policy, with stages, papers and defaults")
     sub.add_argument("name", nargs="?", help="print this one whole")
-    sub = add("settings", settings, "show the project's settings, or change some: overlap, checks, staleness")
+    sub = add("settings", settings, "show the project's settings, or change some: what is asked, overlap, checks")
     sub.add_argument("set", nargs="*", metavar="KEY=VALUE", help="change this setting")
     sub = add("report", report, "write a run as one self-contained HTML file")
     sub.add_argument("file", type=Path)
@@ -152,13 +152,13 @@ def export(options: argparse.Namespace) -> None:
 
 def settings(options: argparse.Namespace) -> None:
     """Change the settings that are given, and print all."""
-    from dataclasses import asdict
-
-    from labeling.settings import parse_assignments
+    from labeling.settings import in_lines, parse_assignments, read_guidelines
     from labeling.store import Store
 
-    found = Store(options.project).set_settings(parse_assignments(options.set))
-    print("\n".join(f"{key} = {value}" for key, value in asdict(found).items()))
+    changes = parse_assignments(options.set)
+    if changes.get("guidelines"):
+        changes["guidelines"] = read_guidelines(Path(changes["guidelines"]))
+    print("\n".join(in_lines(Store(options.project).set_settings(changes))))
 
 
 def report(options: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""The web service: people lease, answer and undo comparisons through plain FastAPI routes.
+"""The web service: people lease, answer, change and undo comparisons through plain FastAPI routes.
 
 Gradio's events drop rapid clicks, so what must not be lost does not go through them. A label is acknowledged
 after its commit, and its client_key makes a retry harmless. Replies are blind: candidates in the order in which
@@ -27,13 +27,15 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from labeling import account_routes, clip_routes
 from labeling.assignment import LEASE_SECONDS, SIZES, Mode, display_order, human_id, ranks_of_candidates
+from labeling.blind_view import blind, in_places, sides
 from labeling.clip_routes import Clips
 from labeling.guard import Guard, is_loopback
 from labeling.pages import static
-from labeling.records import MAX_CANDIDATES, MAX_TEXT, Annotator, Candidate, InvalidRecord, Label, Slate, UserError
+from labeling.qualifying import Qualifying
+from labeling.records import MAX_CANDIDATES, MAX_TEXT, Annotator, InvalidRecord, Label, Slate, UserError
 from labeling.rich_text import plain, rich
 from labeling.sign_in import SignIn
-from labeling.store import Conflict, Lease, Store
+from labeling.store import Conflict, Store
 from labeling.webhooks import Sender
 
 Name = Annotated[str, Field(pattern=r"^[\w.@-]{1,64}$")]
@@ -83,6 +85,12 @@ class SubmitRequest(UndoRequest):
         return self
 
 
+class ReviseRequest(SubmitRequest):
+    """An answer in the place of a recent one of the same person. replaces: the client_key of that one."""
+
+    replaces: ClientKey
+
+
 def create_app(store: Store, clips: Clips | None = None) -> FastAPI:
     """The whole web application of a project: the routes under /api, and Gradio's pages around them."""
     from labeling.pages import site
@@ -118,10 +126,43 @@ def api(store: Store, clips: Clips | None = None) -> FastAPI:
         added = store.answer_lease(answer.client_key, answer.slate, person, label_in)
         return {"added": added, **_next(store, clips, person, answer.mode)}
 
+    @app.post("/api/revise")
+    def revise(answer: ReviseRequest, request: Request) -> dict[str, Any]:
+        """Change one of the last answers. The same client_key again is the same change."""
+        person = _qualified(store, _person(request, answer.annotator))
+
+        def label_in(old: Label) -> Label:
+            if old.slate_id != answer.slate:
+                raise Conflict("the answer to be changed is about another comparison")
+            return _label(answer, person, old.order)
+
+        added = store.revise(answer.client_key, answer.replaces, person, label_in)
+        return {"added": added, **_next(store, clips, person, answer.mode)}
+
+    @app.get("/api/recent")
+    def recent(request: Request, annotator: Name = "local") -> dict[str, Any]:
+        """This person's last answers, newest first, each with what they were shown: they can be changed."""
+        labels = store.recent(_person(request, annotator))
+        shown = [(label, store.slate(label.slate_id)) for label in labels]
+        answers = [
+            {"client_key": label.client_key, **blind(slate, label.order), "answer": in_places(label)}
+            for label, slate in shown
+            if slate is not None
+        ]
+        return {"answers": answers}
+
+    @app.get("/api/task")
+    def task() -> dict[str, Any]:
+        """What the project asks of its people: the kinds of comparison, and the guidelines as harmless HTML."""
+        settings = store.settings()
+        text = settings.guidelines
+        guidelines = {"text": plain(text), "html": rich(text)} if text.strip() else None
+        return {"strength": settings.strength, "criteria": settings.criteria, "guidelines": guidelines}
+
     @app.post("/api/undo")
     def undo(asked: UndoRequest, request: Request) -> dict[str, Any]:
         """Take back the last answer, and have its slate again."""
-        person = _person(request, asked.annotator)
+        person = _qualified(store, _person(request, asked.annotator))
         taken_back = store.take_back(asked.client_key, person, SIZES[asked.mode], LEASE_SECONDS)
         return {"taken_back": taken_back, **_next(store, clips, person, asked.mode)}
 
@@ -154,6 +195,14 @@ def _person(request: Request, named: str) -> str:
     return account.annotator
 
 
+def _qualified(store: Store, person: str) -> str:
+    """The person, unless they failed the qualifying round: who was told so changes no answer of it any more."""
+    qualifying = store.qualifying(person)
+    if qualifying and qualifying.failed:
+        raise HTTPException(403, "the qualifying round is over: its answers stand")
+    return person
+
+
 def _label(answer: SubmitRequest, person: str, order: Sequence[int]) -> Label:
     """What the answer says about the candidates, given the recorded order in which they were shown."""
     if answer.ranks is not None and len(answer.ranks) != len(order):
@@ -162,8 +211,7 @@ def _label(answer: SubmitRequest, person: str, order: Sequence[int]) -> Label:
         raise HTTPException(422, f"unranked names a place that a slate of {len(order)} candidates does not have")
     if answer.criteria and len(order) != 2:
         raise HTTPException(422, "criteria are for pairs")
-    # A choice is of a place; in a label it is of a candidate.
-    side = {"left": "first", "right": "second"} if tuple(order) == (0, 1) else {"left": "second", "right": "first"}
+    side = sides(order)  # a choice is of a place; in a label it is of a candidate
     return Label(
         slate_id=answer.slate,
         annotator=person,
@@ -184,8 +232,16 @@ def _next(store: Store, clips: Clips | None, person: str, mode: Mode) -> dict[st
     """The reply of every writing route: what this person is to label now and after that, and where they stand."""
     with store.writing():
         lease, after = (store.lease(person, _shuffled, SIZES[mode], LEASE_SECONDS, ahead=n) for n in (0, 1))
+        qualifying = store.qualifying(person)
     clip_routes.prepare(clips, [(held.slate, held.order) for held in (lease, after) if held])
-    return {"lease": lease and _blind(lease), "next": after and _blind(after), **_standing(store, person)}
+    shown = {name: held and blind(held.slate, held.order) for name, held in (("lease", lease), ("next", after))}
+    return {**shown, "qualifying": qualifying and _round(qualifying), **_standing(store, person)}
+
+
+def _round(qualifying: Qualifying) -> dict[str, Any]:
+    """What a person is told of the qualifying round: how well they did only once they cannot try each item out."""
+    told = {"done": qualifying.done, "of": qualifying.of, "over": qualifying.over, "failed": qualifying.failed}
+    return {**told, "agreed": qualifying.agreed, "least": qualifying.least} if qualifying.failed else told
 
 
 def _shuffled(slate: Slate) -> tuple[int, ...]:
@@ -196,33 +252,6 @@ def _standing(store: Store, person: str) -> dict[str, Any]:
     """How many labels this person has given, and how many slates of each mode they could still answer."""
     waiting = {mode: store.waiting(person, k) for mode, k in SIZES.items()}
     return {"yours": store.counts().get(person, 0), "waiting": waiting}
-
-
-def _blind(lease: Lease) -> dict[str, Any]:
-    """What a person may see of a slate: the conversation and the candidates, in the order of the lease.
-
-    Of a clip that is its video alone: its text describes it to judges, and a system message beside it is technical.
-    """
-    shown = [lease.slate.candidates[candidate] for candidate in lease.order]
-    technical = any(c.clip for c in shown)
-    messages = [m for m in lease.slate.prompt.messages if m.role == "user" or not technical]
-    return {
-        "slate": lease.slate.id,
-        "prompt": [{"role": m.role, **_readable("content", m.content)} for m in messages],
-        "candidates": [_blind_candidate(c) for c in shown],
-    }
-
-
-def _blind_candidate(c: Candidate) -> dict[str, Any]:
-    if c.clip:
-        return {"clip": clip_routes.address(c.clip)}
-    return {**_readable("text", c.text), "finished": c.finished}
-
-
-def _readable(key: str, text: str) -> dict[str, str]:
-    """A text under `key`, and as `html` where it is more than words."""
-    html = rich(text)
-    return {key: plain(text), **({"html": html} if html else {})}
 
 
 # Errors, each as one line

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from labeling.assignment import REPEAT_AFTER
 from labeling.preferences import expand_all
 from labeling.records import Annotator, Label, LabeledSlate, Split, UserError
 from labeling.stored_accounts import StoredAccounts
@@ -148,6 +149,39 @@ class Store(StoredLeases, StoredRuns, StoredAccounts, StoredWebhooks):
                 raise Conflict("this comparison is not open for you: it was answered already, or never given to you")
             order, purpose = shown
             return bool(self._add_label(replace(label_in(order), purpose=purpose)))
+
+    def recent(self, annotator: str) -> list[Label]:
+        """The annotator's last answers that stand and were shown in a recorded order, newest first.
+
+        They are so few that a slate and its planned repeat are never both among them: who sees both could make them
+        agree.
+        """
+        rows = self.rows(
+            f"SELECT * FROM {ANSWERS} WHERE annotator = ? AND display_order != '[]' AND seq > coalesce((SELECT seq "
+            "FROM label WHERE annotator = ? AND outcome != 'undone' ORDER BY seq DESC LIMIT 1 OFFSET ?), 0) "
+            "ORDER BY seq DESC",
+            [annotator, annotator, REPEAT_AFTER],
+        )
+        return [_label(row) for row in rows]
+
+    def revise(self, client_key: str, replaces: str, annotator: str, label_in: Callable[[Label], Label]) -> bool:
+        """Put the label that `label_in(old)` makes in the place of a recent one; its purpose stays what it was.
+
+        The same key with the same answer again changes nothing. Returns whether the label is new. Raises Conflict when
+        the label `replaces` is not among the annotator's recent ones, and as `add_labels` does.
+        """
+        with self.writing():
+            known = self.rows("SELECT supersedes FROM label WHERE client_key = ?", [client_key])
+            old = self.rows("SELECT * FROM label WHERE client_key = ? AND annotator = ?", [replaces, annotator])
+            if known == [{"supersedes": replaces}]:
+                new = label_in(_label(old[0]))
+            else:
+                recent = {label.client_key: label for label in self.recent(annotator)}
+                if replaces not in recent:
+                    raise Conflict("this answer cannot be changed any more: it was replaced, or it is too long ago")
+                new = label_in(recent[replaces])
+            purpose = _label(old[0]).purpose
+            return bool(self._add_label(replace(new, purpose=purpose, supersedes=replaces)))
 
     def take_back(self, client_key: str, annotator: str, k: tuple[int, int], seconds: float) -> bool:
         """Undo the annotator's last standing label on a slate of k[0]..k[1] candidates, and make it their current one.

@@ -1,7 +1,8 @@
 """Who is shown which slate, as the store keeps it: leases that run out, chosen and written in one transaction.
 
 What a person is given next is a new slate, an item with a known answer, or one of their own mirrored; the settings say
-at which rates. Nobody gets the same slate twice but as such a repeat.
+at which rates. Nobody gets the same slate twice but as such a repeat. Where there is a qualifying round, a person gets
+items with a known answer until it is over, and nothing more if they fail.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from labeling.assignment import REPEAT_AFTER, draw, kind_of_next
+from labeling.qualifying import Qualifying, agreement
 from labeling.records import Purpose, Slate
 from labeling.stored_quality import StoredQuality
 
@@ -25,6 +27,8 @@ WANTED = """k BETWEEN :least AND :most AND id NOT IN (SELECT slate_id FROM stand
          WHERE slate_id = slate.id AND kind = 'human')
       + (SELECT count(*) FROM lease JOIN annotator ON annotator.id = lease.annotator
          WHERE slate_id = slate.id AND kind = 'human' AND expires > :now AND annotator != :who) < :overlap"""
+GOLD_UNANSWERED = """SELECT slate_id FROM gold_item JOIN slate ON slate.id = slate_id
+    WHERE k BETWEEN :least AND :most AND slate_id NOT IN (SELECT slate_id FROM standing WHERE annotator = :who)"""
 HELD = "(SELECT slate_id FROM lease WHERE annotator = :who AND expires > :now)"
 
 
@@ -59,6 +63,9 @@ class StoredLeases(StoredQuality):
         """
         asked: dict[str, Any] = {"who": annotator, "least": k[0], "most": k[1], "now": time.time()}
         with self.writing():
+            qualifying = self.qualifying(annotator)
+            if qualifying and qualifying.failed:
+                return None
             held = self.rows(
                 "SELECT slate_id, turn, purpose FROM lease JOIN slate ON slate.id = slate_id WHERE annotator = :who "
                 "AND expires > :now AND k BETWEEN :least AND :most ORDER BY turn LIMIT 1 OFFSET :ahead",
@@ -80,6 +87,10 @@ class StoredLeases(StoredQuality):
     def _choose(self, asked: dict[str, Any]) -> tuple[str, Purpose] | None:
         """What comes next, by the draw of this person's next place; what is drawn but lacking becomes a new slate."""
         settings = self.settings()
+        qualifying = self.qualifying(asked["who"])
+        if qualifying and not qualifying.over:
+            left = self._gold_left(asked)[: self._qualifying_left(qualifying, asked["who"])]
+            return (left[0], "teach") if left else None
         given = self.rows(
             "SELECT (SELECT count(*) FROM label WHERE annotator = :who AND outcome != 'undone') "
             "+ (SELECT count(*) FROM lease WHERE annotator = :who AND expires > :now) AS n",
@@ -97,14 +108,34 @@ class StoredLeases(StoredQuality):
         )
         return (new[0]["id"], "teach") if new else None
 
+    def qualifying(self, annotator: str) -> Qualifying | None:
+        """Where a person stands in the qualifying round; None where there is none, and for programs and judges."""
+        settings = self.settings()
+        if not settings.qualifying or not annotator.startswith("human:"):
+            return None
+        items = self.rows("SELECT count(*) AS n FROM gold_item")[0]["n"]
+        # The items that came first, also when their answers were changed since.
+        answers = self.rows(
+            "SELECT standing.ranks AS given, gold_item.ranks AS known FROM standing "
+            "JOIN gold_item USING (slate_id) WHERE annotator = ? ORDER BY (SELECT min(seq) FROM label AS first "
+            "WHERE first.slate_id = standing.slate_id AND first.annotator = standing.annotator) LIMIT ?",
+            [annotator, settings.qualifying],
+        )
+        ranks = [(a["given"] and json.loads(a["given"]), json.loads(a["known"])) for a in answers]
+        wanted = min(settings.qualifying, items)
+        return Qualifying(len(ranks), wanted, agreement(ranks), settings.qualifying_share) if wanted else None
+
+    def _qualifying_left(self, qualifying: Qualifying, annotator: str) -> int:
+        """How many more items a person is to be given before the round is over, besides those that they hold."""
+        held = self.rows(
+            "SELECT count(*) AS n FROM lease JOIN gold_item USING (slate_id) WHERE annotator = ? AND expires > ?",
+            [annotator, time.time()],
+        )
+        return qualifying.of - qualifying.done - int(held[0]["n"])
+
     def _gold_left(self, asked: dict[str, Any]) -> list[str]:
         """Items with a known answer that this person has neither answered nor been given."""
-        rows = self.rows(
-            "SELECT slate_id FROM gold_item JOIN slate ON slate.id = slate_id WHERE k BETWEEN :least AND :most "
-            "AND slate_id NOT IN (SELECT slate_id FROM standing WHERE annotator = :who) "
-            f"AND slate_id NOT IN {HELD} ORDER BY seq",
-            asked,
-        )
+        rows = self.rows(f"{GOLD_UNANSWERED} AND slate_id NOT IN {HELD} ORDER BY seq", asked)
         return [row["slate_id"] for row in rows]
 
     def _repeatable(self, asked: dict[str, Any]) -> list[str]:
@@ -156,6 +187,12 @@ class StoredLeases(StoredQuality):
         settings = self.settings()
         values = {"who": annotator, "least": k[0], "most": k[1], "now": time.time()}
         values |= {"overlap": settings.overlap, "stale": settings.stale_iterations}
+        qualifying = self.qualifying(annotator)
+        if qualifying and qualifying.failed:
+            return 0
+        if qualifying and not qualifying.over:
+            here = self.rows(f"SELECT count(*) AS n FROM ({GOLD_UNANSWERED})", values)
+            return min(here[0]["n"], qualifying.of - qualifying.done)
         return self.rows(
             f"SELECT (SELECT count(*) FROM slate WHERE {WANTED} AND id NOT IN {HELD}) + "
             "(SELECT count(*) FROM lease JOIN slate ON slate.id = slate_id "
