@@ -3,11 +3,12 @@
     python benchmarks/speed.py measure ROW TRL_PYTHON [ALTERNATIONS]
     python benchmarks/speed.py table
 
-ROW: reward-4, reward-6, reward-9 (a step on one slate of 4, 6 or 9 answers); with
+ROW: reward-4, reward-6, reward-9 (a step on one slate of 4, 6 or 9 answers), grpo, grpo-lora, ppo, grpo-long; with
 `-plain` behind it, TRL runs without gradient checkpointing, which its trainers switch on by default. TRL_PYTHON is the
-Python of an environment of TRL's own:
+Python of an environment of TRL's own; PPO needs the last version that had it:
 
-    python -m venv trl116 && trl116/bin/pip install torch==2.13.0 && trl116/bin/pip install trl==1.16.0
+    python -m venv trl116 && trl116/bin/pip install torch==2.13.0 && trl116/bin/pip install trl==1.16.0 peft
+    python -m venv trl112 && trl112/bin/pip install torch==2.13.0 && trl112/bin/pip install trl==1.12.0
 
 Both sides take the embedded model in float32, the same random tokens, two threads and a process for each run. Nothing
 ends a response early, so that both compute the same number of tokens. Ratios are medians over the alternations, with
@@ -31,14 +32,24 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 HERE = Path(__file__).resolve().parent
+END = 3  # a token that the model never writes
 
-# Length of the prompt, answers, tokens of each, steps; what is aimed at: times faster, share of TRL's memory.
+COLUMNS = ("kind", "length", "responses", "new_tokens", "steps", "lora", "aim", "memory")
+# Length of a prompt, responses to each and their tokens, steps, LoRA rank; aims: times faster, share of TRL's memory.
 ROWS: dict[str, dict[str, Any]] = {
-    "reward-4": {"length": 100, "responses": 4, "new_tokens": 50, "steps": 3, "aim": 5, "memory": 0.55},
-    "reward-6": {"length": 100, "responses": 6, "new_tokens": 50, "steps": 2, "aim": 11, "memory": 0.55},
-    "reward-9": {"length": 100, "responses": 9, "new_tokens": 50, "steps": 2, "aim": 15, "memory": 0.55},
+    name: dict(zip(COLUMNS, row, strict=True))
+    for name, row in {
+        "reward-4": ("reward", 100, 4, 50, 3, 0, 5, 0.55),
+        "reward-6": ("reward", 100, 6, 50, 2, 0, 11, 0.55),
+        "reward-9": ("reward", 100, 9, 50, 2, 0, 15, 0.55),
+        "grpo": ("grpo", 100, 8, 48, 1, 0, 3, 0.65),
+        "grpo-lora": ("grpo", 100, 8, 48, 1, 8, 3, None),
+        "ppo": ("ppo", 100, 4, 50, 1, 0, 3, 0.5),
+        "grpo-long": ("grpo", 20, 4, 128, 1, 0, 1, None),
+    }.items()
 }
-LAYERS = 30 * (2 * 576 * 576 + 2 * 192 * 576 + 3 * 1536 * 576)  # parameters of the embedded model's linear maps
+# Of the embedded model: parameters of its layers, and numbers in its head. A multiplication and an addition are two.
+LAYERS, HEAD = 30 * (2 * 576 * 576 + 2 * 192 * 576 + 3 * 1536 * 576), 49152 * 576
 
 
 def make_job(row: str) -> dict[str, Any]:
@@ -51,8 +62,10 @@ def make_job(row: str) -> dict[str, Any]:
     from rlhf.backbones import embedded_model
 
     job = {"row": row, "checkpointing": not row.endswith("-plain")} | ROWS[name]
-    job |= {"model": str(embedded_model()), "threads": 2, "seed": 0}
+    job |= {"model": str(embedded_model()), "threads": 2, "seed": 0, "end": END, "beta": 0.04}
     job |= {"learning_rate": 1e-5, "head_learning_rate": 1e-3, "token_budget": 600}
+    if job["kind"] != "reward":
+        return job | {"prompts": [tokens(job["length"]) for _ in range(4)]}
     import torch
 
     from rlhf.reward_training import rate_factor
@@ -70,9 +83,26 @@ def make_job(row: str) -> dict[str, Any]:
     }
 
 
-def least_work(job: dict[str, Any]) -> float:
-    """Floating-point operations of a step's matrix products without attention: three forwards, the prompt once."""
-    return 3 * 2 * LAYERS * (job["length"] + job["responses"] * job["new_tokens"])
+def least_work(job: dict[str, Any]) -> dict[str, float]:
+    """The floating-point operations of matrix products that each phase cannot do without, attention left out.
+
+    Training costs three forwards, or two where the weights are frozen; the prompt is computed once a group.
+    """
+    prompts = 1 if job["kind"] == "reward" else 4
+    p, n = prompts * job["length"], prompts * job["responses"] * job["new_tokens"]
+    forward, scores = 2 * LAYERS * (p + n), 2 * HEAD * n
+    passes = 2 if job["lora"] else 3
+    if job["kind"] == "reward":
+        return {"update": 3 * forward}
+    sampling = 2 * LAYERS * (p + n - prompts * job["responses"]) + scores
+    if job["kind"] == "grpo":
+        return {"sampling": sampling, "reference": forward + scores, "update": passes * (forward + scores)}
+    return {
+        "sampling": sampling,
+        "scoring": forward,
+        "reference": 2 * forward + scores,  # and the critic's values
+        "update": passes * (2 * forward + scores),
+    }
 
 
 def measure(row: str, trl_python: str, alternations: int) -> None:
@@ -96,14 +126,9 @@ def measure(row: str, trl_python: str, alternations: int) -> None:
                 pair[side] = json.loads(out.read_text())
             runs.append(pair)
             print(f"{row} {n + 1}/{alternations}: {told(runs)}", flush=True)
-            told_job = {key: value for key, value in job.items() if key not in ("slates", "model")}
-            result = {
-                "row": row,
-                "date": str(datetime.date.today()),
-                "job": told_job,
-                "work": least_work(job),
-                "runs": runs,
-            }
+            told_job = {key: value for key, value in job.items() if key not in ("slates", "prompts", "model")}
+            today, work = str(datetime.date.today()), least_work(job)
+            result = {"row": row, "date": today, "job": told_job, "work": work, "runs": runs}
             (HERE / "results" / f"speed-{row}.json").write_text(json.dumps(result, indent=1) + "\n")
 
 
@@ -128,8 +153,11 @@ def figures(runs: list[dict[str, Any]]) -> dict[str, Any]:
         "trl_gb": median(r["trl"]["peak_bytes"] for r in runs) / 1e9,
         "memory": median(memory),
     }
-    both = zip(runs[0]["prefloop"]["losses"], runs[0]["trl"]["losses"], strict=True)
-    found["difference"] = max(abs(a - b) for a, b in both)
+    if "losses" in runs[0]["prefloop"]:
+        both = zip(runs[0]["prefloop"]["losses"], runs[0]["trl"]["losses"], strict=True)
+        found["difference"] = max(abs(a - b) for a, b in both)
+    if "logp_error" in runs[0]["prefloop"]:
+        found["difference"] = max(r["prefloop"]["logp_error"] for r in runs)
     return found
 
 
@@ -140,7 +168,7 @@ def told(runs: list[dict[str, Any]]) -> str:
 def table() -> str:
     """The table of RESULTS.md: what was reached, and what share of the speed of bare matrix products."""
     heads = ("work", "Prefloop, s", "TRL, s", "times faster [range]", "by processor time", "aim")
-    heads += ("peak, GB", "of TRL's", "aim", "losses differ by", "of the bound")
+    heads += ("peak, GB", "of TRL's", "aim", "differs by", "of the bound")
     lines = [heads, ("---",) * len(heads)]
     for row in [r + end for r in ROWS for end in ("", "-plain")]:
         path = HERE / "results" / f"speed-{row}.json"
@@ -152,15 +180,21 @@ def table() -> str:
         line += (f"**{f['ratio']:.1f}** [{f['low']:.1f}, {f['high']:.1f}]",)
         line += (f"{f['cpu_ratio']:.1f} [{f['cpu_low']:.1f}, {f['cpu_high']:.1f}]", f"≥ {job['aim']}")
         line += (f"{f['gb']:.1f} / {f['trl_gb']:.1f}", f"{f['memory']:.0%}")
-        line += (f"≤ {job['memory']:.0%}", f"{f['difference']:.0e}", f"{bound(result):.0%}")
+        line += (f"≤ {job['memory']:.0%}" if job["memory"] else "", f"{f['difference']:.0e}", bounds(result))
         lines.append(line)
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def bound(result: dict[str, Any]) -> float:
-    """The share of a step's processor time that its products take at the speed measured beside."""
-    ours = [r["prefloop"] for r in result["runs"]]
-    return median(result["work"] / r["matmul_flops"] / a_step(r, "cpu_seconds") for r in ours)
+def bounds(result: dict[str, Any]) -> str:
+    """For each phase the share of its processor time that the least products take at the speed measured beside."""
+    shares: dict[str, list[float]] = {}
+    for run in (r["prefloop"] for r in result["runs"]):
+        took = {"update": a_step(run, "cpu_seconds")}
+        if "phases" in run:
+            took = {phase: median(p[phase] for p in run["phases"]) for phase in result["work"]}
+        for phase, work in result["work"].items():
+            shares.setdefault(phase, []).append(work / run["matmul_flops"] / took[phase])
+    return ", ".join(f"{phase} {median(values):.0%}" for phase, values in shares.items())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""TRL's side of `speed.py`: the same job by its RewardTrainer.
+"""TRL's side of `speed.py`: the same job by RewardTrainer, GRPOTrainer or PPOTrainer.
 
     python benchmarks/speed_trl.py JOB.json OUT.json
 
@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 
 import torch
 import transformers
 import trl
 from datasets import Dataset, disable_progress_bars
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
 
 Job = dict[str, Any]
 PLAIN: dict[str, Any] = {
@@ -54,7 +55,7 @@ def run(job: Job, folder: str) -> dict[str, Any]:
     torch.set_num_threads(job["threads"])
     torch.manual_seed(job["seed"])
     clock = Clock()
-    trainer = reward_trainer(job, folder)
+    trainer = {"reward": reward_trainer, "grpo": grpo_trainer, "ppo": ppo_trainer}[job["kind"]](job, folder)
     trainer.add_callback(clock)
     trainer.train()
     steps = list(pairwise(clock.times))
@@ -108,6 +109,78 @@ def reward_trainer(job: Job, folder: str) -> Any:
         train_dataset=Dataset.from_list(rows),
         processing_class=AutoTokenizer.from_pretrained(job["model"], padding_side="right"),
         optimizers=(adam, schedule),
+    )
+
+
+def grpo_trainer(job: Job, folder: str) -> Any:
+    prompts, each = job["prompts"], job["responses"]
+
+    def reward(completion_ids: list[list[int]], **_: Any) -> list[float]:
+        lengths = {len(ids) for ids in completion_ids}
+        assert lengths == {job["new_tokens"]}, f"lengths {lengths}: nothing may end a response here"
+        return [sum(ids) % 97 / 97 for ids in completion_ids]
+
+    peft_config = None
+    if job["lora"]:
+        from peft import LoraConfig
+
+        peft_config = LoraConfig(r=job["lora"], lora_alpha=2 * job["lora"], target_modules="all-linear")
+    trainer = trl.GRPOTrainer(
+        model=AutoModelForCausalLM.from_pretrained(job["model"], dtype=torch.float32),
+        reward_funcs=reward,
+        args=trl.GRPOConfig(
+            output_dir=folder,
+            max_steps=job["steps"],
+            per_device_train_batch_size=each,
+            gradient_accumulation_steps=len(prompts),
+            num_generations=each,
+            max_completion_length=job["new_tokens"],
+            beta=job["beta"],
+            temperature=1.0,
+            learning_rate=job["learning_rate"],
+            generation_kwargs={"eos_token_id": job["end"]},
+            logging_steps=1,
+            **checkpointing(job),
+            **PLAIN,
+        ),
+        train_dataset=Dataset.from_list([{"prompt": str(n)} for n in range(len(prompts))]),
+        processing_class=AutoTokenizer.from_pretrained(job["model"], padding_side="left"),
+        peft_config=peft_config,
+    )
+    trainer.eos_token_ids = [job["end"]]
+    trainer._tokenize_prompts = lambda names: ([list(prompts[int(n)]) for n in names], None, {})
+    return trainer
+
+
+def ppo_trainer(job: Job, folder: str) -> Any:
+    from trl.experimental.ppo import PPOConfig, PPOTrainer
+
+    rows = [{"input_ids": p} for p in job["prompts"] for _ in range(job["responses"])]
+    policy, reference = (AutoModelForCausalLM.from_pretrained(job["model"], dtype=torch.float32) for _ in range(2))
+    policy.generation_config.eos_token_id = job["end"]
+    tokenizer = AutoTokenizer.from_pretrained(job["model"], padding_side="left")
+    return PPOTrainer(
+        args=PPOConfig(
+            output_dir=folder,
+            total_episodes=len(rows) * job["steps"],
+            per_device_train_batch_size=len(rows) // 4,
+            gradient_accumulation_steps=4,
+            num_mini_batches=1,
+            num_ppo_epochs=1,
+            response_length=job["new_tokens"],
+            temperature=1.0,
+            learning_rate=job["learning_rate"],
+            num_sample_generations=0,
+            **checkpointing(job),
+            **PLAIN,
+        ),
+        processing_class=tokenizer,
+        model=policy,
+        ref_model=reference,
+        reward_model=scorer(job),
+        value_model=scorer(job),
+        train_dataset=Dataset.from_list(rows),
+        eval_dataset=Dataset.from_list(rows),
     )
 
 

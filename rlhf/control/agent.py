@@ -12,6 +12,7 @@ from gymnasium import spaces
 from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
 from labeling.records import UserError
@@ -72,7 +73,7 @@ def make_algorithm(config: AgentConfig, environments: VecEnv, seed: int) -> Base
             f'agent.algorithm = "sac" needs actions that are vectors, not {environments.action_space}: use "ppo"'
         )
     try:
-        return algorithm(
+        made = algorithm(
             "MlpPolicy",
             environments,
             seed=stream_seed(seed, "agent") % 2**32,
@@ -84,6 +85,8 @@ def make_algorithm(config: AgentConfig, environments: VecEnv, seed: int) -> Base
         raise UserError(
             f"agent.options = {config.options} does not work: {' '.join(str(error).split())[:200]}"
         ) from error
+    made.set_logger(Logger(None, []))  # its own would leave an empty folder behind for each piece of training
+    return made
 
 
 def _episode_seeds(*name: object) -> Callable[[int], int]:

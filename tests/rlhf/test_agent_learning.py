@@ -5,9 +5,11 @@ The reward is hidden: the agent is paid by the reward model, which sees nothing 
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from control_world import ControlWorld, run_agent
+from side_by_side import side_by_side
 
 from rlhf.control.control_config import ControlConfig, parse_control
 from rlhf.intervals import bootstrap
@@ -40,7 +42,7 @@ def pendulum(seed: int) -> ControlConfig:
     )
 
 
-def gain(seed: int, folder: Path, **world: bool) -> tuple[float, float]:
+def gain(folder: Path, world: dict[str, bool], seed: int) -> tuple[float, float]:
     """Mean true return of the last three evaluations less that before; and the reward model's last accuracy."""
     lived = ControlWorld(seed, **world)
     run_agent(pendulum(seed), folder / f"{seed}", lived)
@@ -49,8 +51,8 @@ def gain(seed: int, folder: Path, **world: bool) -> tuple[float, float]:
 
 
 def test_labels_alone_teach_the_agent_and_flipped_ones_the_opposite(tmp_path: Path) -> None:
-    learned = [gain(seed, tmp_path / "true") for seed in SEEDS]
+    learned = side_by_side(SEEDS, partial(gain, tmp_path / "true", {}))
     assert all(accuracy > 0.6 for _, accuracy in learned), learned  # of labels of which a tenth is wrong
     assert bootstrap([returns for returns, _ in learned]).low > 80, learned
-    flipped = [gain(seed, tmp_path / "flipped", flip=True) for seed in SEEDS]
+    flipped = side_by_side(SEEDS, partial(gain, tmp_path / "flipped", {"flip": True}))
     assert bootstrap([returns for returns, _ in flipped]).high < 0, flipped

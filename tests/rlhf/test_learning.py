@@ -6,26 +6,30 @@ the policy never see it. Gains are after − before on the same held-out prompts
 
 from __future__ import annotations
 
+from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import pytest
 from loop_world import World, run_tiny, tiny_config
+from side_by_side import side_by_side
 
 from rlhf.intervals import Interval, bootstrap
 
 SEEDS = (0, 1, 2)
 
 
-def gains(recipe: str, folder: Path, **world: Any) -> Interval:
+def differences(recipe: str, folder: Path, world: dict[str, bool], seed: int) -> list[float]:
+    """Gain in gold of each held-out prompt."""
+    lived = World(seed, **world)
+    run_tiny(tiny_config(recipe, seed), folder / f"{seed}", lived)
+    before, *_, after = [e["gold_by_prompt"] for e in lived.of_kind("evaluation")]
+    return [b - a for a, b in zip(before, after, strict=True)]
+
+
+def gains(recipe: str, folder: Path, **world: bool) -> Interval:
     """Mean gain in held-out gold with its 95 % interval over prompts and seeds."""
-    differences: list[float] = []
-    for seed in SEEDS:
-        lived = World(seed, **world)
-        run_tiny(tiny_config(recipe, seed), folder / f"{seed}", lived)
-        before, *_, after = [e["gold_by_prompt"] for e in lived.of_kind("evaluation")]
-        differences += [b - a for a, b in zip(before, after, strict=True)]
-    return bootstrap(differences)
+    return bootstrap(list(chain.from_iterable(side_by_side(SEEDS, partial(differences, recipe, folder, world)))))
 
 
 @pytest.mark.parametrize("recipe", ["ppo", "grpo"])

@@ -6,14 +6,16 @@ unlearn. TTRL has no rule: it starts from a model whose majority is right, and t
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from loop_world import PROMPTS, World, gold, tiny_config
+from side_by_side import side_by_side
 
 from labeling.records import Candidate, Message, Prompt
 from rlhf.intervals import Interval, bootstrap
@@ -49,21 +51,25 @@ def config(recipe: str, seed: int, /, iterations: int = 4, **changes: Any) -> An
     )
 
 
+def differences(recipe: str, folder: Path, rule: Any, changes: dict[str, Any], seed: int) -> list[float]:
+    """Gain in gold of each held-out prompt."""
+    world, run = Silent(seed), config(recipe, seed, **changes)
+    run_loop(
+        run,
+        "tiny",
+        lambda: make_language_subject(run, PROMPTS, gold, rule, TEXTS),
+        world.surroundings(),
+        folder / f"{seed}",
+    )
+    before, *_, after = [e["gold_by_prompt"] for e in world.of_kind("evaluation")]
+    return [b - a for a, b in zip(before, after, strict=True)]
+
+
 def gains(recipe: str, folder: Path, rule: Any, /, **changes: Any) -> Interval:
     """Mean gain in held-out gold with its 95 % interval over prompts and seeds."""
-    differences: list[float] = []
-    for seed in SEEDS:
-        world, run = Silent(seed), config(recipe, seed, **changes)
-        run_loop(
-            run,
-            "tiny",
-            lambda run=run: make_language_subject(run, PROMPTS, gold, rule, TEXTS),  # type: ignore[misc]
-            world.surroundings(),
-            folder / f"{seed}",
-        )
-        before, *_, after = [e["gold_by_prompt"] for e in world.of_kind("evaluation")]
-        differences += [b - a for a, b in zip(before, after, strict=True)]
-    return bootstrap(differences)
+    return bootstrap(
+        list(chain.from_iterable(side_by_side(SEEDS, partial(differences, recipe, folder, rule, changes))))
+    )
 
 
 class Silent(World):
@@ -114,18 +120,12 @@ def wrong_letter(prompt: Prompt) -> str:
     return chr(ord(truth(prompt)) + 1)
 
 
-TAUGHT: dict[tuple[Any, float], dict[str, Any]] = {}
-
-
 def taught(subject: LanguageSubject, favourite: Any, share: float, steps: int = 60) -> None:
     """Teach the policy to answer with its favourite letter in that share of cases, else with any letter.
 
-    Once for all seeds: what differs between them is what is sampled.
+    It draws nothing: what differs between seeds is what they sample.
     """
     backbone, model = subject.backbone, subject.policy.model
-    if (favourite, share) in TAUGHT:
-        model.load_state_dict(TAUGHT[favourite, share])
-        return
     optimizer = torch.optim.Adam(subject.policy.trained().values(), lr=2e-3)
     letters = {x: backbone.tokenizer(x, add_special_tokens=False)["input_ids"] for x in "ABCDE"}
     groups = [
@@ -141,7 +141,6 @@ def taught(subject: LanguageSubject, favourite: Any, share: float, steps: int = 
         (-(weights * logp).sum() / len(QUESTIONS)).backward()
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    TAUGHT[favourite, share] = copy.deepcopy(model.state_dict())
 
 
 def run_taught(run: Any, folder: Path, favourite: Any, share: float, rule: Any = None) -> Silent:
@@ -167,15 +166,18 @@ def letters_config(recipe: str, seed: int, iterations: int = 5, **options: Any) 
     )
 
 
+def ttrl(favourite: Any, folder: Path, seed: int) -> list[float]:
+    """Gain in gold of each held-out question, by the majority of the model's own answers."""
+    run = letters_config("ttrl", seed, extract="choice", learning_rate=5e-4)
+    world = run_taught(run, folder / f"{seed}", favourite, 0.35)
+    before, *_, after = [e["gold_by_prompt"] for e in world.of_kind("evaluation")]
+    return [b - a for a, b in zip(before, after, strict=True)]
+
+
 @pytest.mark.parametrize(("favourite", "sign"), [(truth, 1), (wrong_letter, -1)])
 def test_ttrl_rises_without_labels_where_the_majority_is_right(favourite: Any, sign: int, tmp_path: Path) -> None:
-    differences: list[float] = []
-    for seed in SEEDS:
-        run = letters_config("ttrl", seed, extract="choice", learning_rate=5e-4)
-        world = run_taught(run, tmp_path / f"{seed}", favourite, 0.35)
-        before, *_, after = [e["gold_by_prompt"] for e in world.of_kind("evaluation")]
-        differences += [b - a for a, b in zip(before, after, strict=True)]
-    gain = bootstrap([sign * d for d in differences])
+    gains = chain.from_iterable(side_by_side(SEEDS, partial(ttrl, favourite, tmp_path)))
+    gain = bootstrap([sign * g for g in gains])
     assert gain.low > 0, f"by the majority's side, gold rose by {gain}"
 
 
@@ -184,17 +186,19 @@ def no_e(pairs: Sequence[tuple[Prompt, Candidate]]) -> list[float | None]:
     return [float(choice(c.text) in set("ABCD")) for _, c in pairs]
 
 
+def entropies(target: float, folder: Path, seed: int) -> list[float]:
+    """Entropy at each iteration's sampling, nats."""
+    # Temperatures further apart than in the paper, which takes hundreds of steps.
+    temperatures = {"high_temperature": 2.0, "low_temperature": 0.5, "tempered_alpha": 1.5}
+    run = letters_config("aepo", seed, 8, entropy_target=target, learning_rate=5e-4, **temperatures)
+    world = run_taught(run, folder / f"{seed}-{target}", truth, 0.5, no_e)
+    return [u["sampling_entropy"] for u in world.of_kind("update")]
+
+
 def test_the_entropy_follows_the_target_of_aepo_up_and_down(tmp_path: Path) -> None:
-    for seed in SEEDS:
-        ends: dict[float, list[float]] = {}
-        for target in (0.4, 1.1):
-            # Further apart than in the paper, which takes hundreds of steps.
-            temperatures = {"high_temperature": 2.0, "low_temperature": 0.5, "tempered_alpha": 1.5}
-            run = letters_config("aepo", seed, 8, entropy_target=target, learning_rate=5e-4, **temperatures)
-            world = run_taught(run, tmp_path / f"{seed}-{target}", truth, 0.5, no_e)
-            ends[target] = [u["sampling_entropy"] for u in world.of_kind("update")]
-        before = ends[0.4][0]
-        assert before == ends[1.1][0]
-        low, high = (sum(ends[target][-3:]) / 3 for target in (0.4, 1.1))
-        assert low < before - 0.1, ends
-        assert high > before + 0.1, ends
+    low, high = (side_by_side(SEEDS, partial(entropies, target, tmp_path)) for target in (0.4, 1.1))
+    # It swings around its target, so the mean of all iterations after the first counts.
+    moved_down, moved_up = ([sum(e[1:]) / len(e[1:]) - e[0] for e in runs] for runs in (low, high))
+    assert [e[0] for e in low] == [e[0] for e in high]
+    assert max(moved_down) < -0.1, low
+    assert min(moved_up) > 0.1, high
