@@ -98,6 +98,19 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("name", nargs="?", help="print this one whole")
     sub = add("settings", settings, "show the project's settings, or change some: what is asked, overlap, checks")
     sub.add_argument("set", nargs="*", metavar="KEY=VALUE", help="change this setting")
+    sub = add(
+        "quality", quality, "how well annotators do and agree; revoke one, so that their labels count for nothing"
+    )
+    sub.add_argument(
+        "--figure",
+        choices=("annotators", "agreement", "leaderboard", "progress"),
+        default="annotators",
+        help="which table (default annotators)",
+    )
+    sub.add_argument("--csv", action="store_true", help="print the figure as CSV")
+    sub.add_argument("--revoke", metavar="ANNOTATOR", help="let this annotator's labels count for nothing")
+    sub.add_argument("--reason", default="", help="why; needed with --revoke")
+    sub.add_argument("--restore", metavar="ANNOTATOR", help="let a revoked annotator's labels count again")
     sub = add("report", report, "write a run as one self-contained HTML file")
     sub.add_argument("file", type=Path)
     sub.add_argument("--run", help="the run's name (default: the newest)")
@@ -187,6 +200,22 @@ def accounts(options: argparse.Namespace) -> None:
         for account in store.accounts():
             remarks = [word for word, true in (("program", account.script), ("closed", account.closed)) if true]
             print("\t".join([account.name, account.role, *remarks]))
+
+
+def quality(options: argparse.Namespace) -> None:
+    """Revoke or restore an annotator, or print a figure of the Quality page."""
+    from labeling.quality_tables import as_csv, as_text
+    from labeling.store import Store
+
+    store = Store(options.project)
+    if options.revoke:
+        stood = store.revoke(options.revoke, options.reason, "the command line")
+        print(f"{options.revoke}: {stood} labels count for nothing; the next fit begins afresh without them")
+    elif options.restore:
+        print(f"{options.restore}: {store.restore(options.restore)} labels count again")
+    else:
+        table = store.figure(options.figure)
+        print((as_csv if options.csv else as_text)(table), end="")
 
 
 def recipes(options: argparse.Namespace) -> None:

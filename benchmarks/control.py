@@ -207,7 +207,7 @@ def run_all(tasks: list[str]) -> None:
 def table() -> str:
     """Return by task and arm: the mean over seeds with its 95 % interval, and as a share of `true`."""
     sys.path.insert(0, str(ROOT))
-    from rlhf.intervals import bootstrap
+    from labeling.intervals import bootstrap
 
     runs: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for path in sorted(RESULTS.glob("control-*.json")):

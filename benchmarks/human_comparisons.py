@@ -44,11 +44,11 @@ import torch
 
 from labeling.exchange import EVEN, import_file, leads
 from labeling.exchange_lines import pair_line
+from labeling.intervals import Interval, bootstrap
 from labeling.jsonl import write_objects
 from labeling.records import LabeledSlate, Preference, UserError
 from labeling.store import Store
 from rlhf.backbones import EMBEDDED, Backbone, encode_messages, encode_response, load_backbone
-from rlhf.intervals import Interval, bootstrap
 from rlhf.random_streams import stream_seed, torch_stream
 from rlhf.reward_model import make_reward_model, score_groups
 from rlhf.reward_training import Accuracy, Example, Fit, compare, encode_slate, fit, rate_factor

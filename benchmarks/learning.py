@@ -129,7 +129,7 @@ def run(arm: str, seed: int) -> None:
 def table() -> None:
     """Gold before and after by arm: means over prompts and seeds, 95 % bootstrap intervals over prompts."""
     sys.path.insert(0, str(ROOT))
-    from rlhf.intervals import bootstrap
+    from labeling.intervals import bootstrap
 
     runs: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for path in sorted(RESULTS.glob("learning-*.json")):

@@ -15,6 +15,8 @@ from labeling.records import MAX_CANDIDATES, content_id
 from labeling.settings import Settings
 
 Mode = Literal["pairs", "rankings"]
+# What is new to everybody, or what people contradict each other on.
+Queue = Literal["new", "disputed"]
 SIZES: dict[Mode, tuple[int, int]] = {"pairs": (2, 2), "rankings": (3, MAX_CANDIDATES)}
 LEASE_SECONDS = 15 * 60.0  # long enough to read nine long answers, short enough that a closed tab blocks nobody
 REPEAT_AFTER = 10  # answers between a slate and its repeat, so that it is judged again and not remembered

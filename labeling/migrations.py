@@ -104,6 +104,19 @@ CREATE TABLE webhook (
 ) STRICT;
 """
 
+FOURTH = """
+CREATE TABLE revocation (
+    seq INTEGER PRIMARY KEY, annotator TEXT NOT NULL REFERENCES annotator(id), reason TEXT NOT NULL,
+    author TEXT NOT NULL, created REAL NOT NULL, lifted REAL
+) STRICT;
+CREATE VIEW revoked AS SELECT annotator, reason FROM revocation WHERE lifted IS NULL;
+DROP VIEW standing;
+CREATE VIEW standing AS
+    SELECT label.* FROM label LEFT JOIN label AS later ON later.supersedes = label.client_key
+    WHERE later.seq IS NULL AND label.outcome != 'undone' AND label.purpose != 'repeat'
+    AND label.annotator NOT IN (SELECT annotator FROM revoked);
+"""
+
 
 def first_shape(db: Database) -> None:
     """Prompts, slates, labels, leases, judge calls and run events."""
@@ -120,13 +133,18 @@ def people(db: Database) -> None:
     _run_all(db, THIRD)
 
 
+def revocations(db: Database) -> None:
+    """Annotators whose labels count for nothing, for as long as that is not lifted."""
+    _run_all(db, FOURTH)
+
+
 def _run_all(db: Database, statements: str) -> None:
     for statement in statements.split(";\n"):
         if statement.strip():
             db.execute(statement)
 
 
-STEPS = (first_shape, clips, people)
+STEPS = (first_shape, clips, people, revocations)
 
 
 def migrate(db: Database, path: str) -> None:

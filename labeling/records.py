@@ -29,8 +29,8 @@ Outcome = Literal[
     "endpoint_failure",  # no usable reply came
     "undone",  # takes back the label that it supersedes
 ]
-# Why a label was asked for: to teach, or to see whether this person agrees with themselves.
-Purpose = Literal["teach", "repeat"]
+# Why a label was asked for: to teach, to see whether people agree with themselves, or to decide where they differ.
+Purpose = Literal["teach", "repeat", "adjudicate"]
 MAX_CANDIDATES = 9
 MAX_TEXT = 10_000  # characters of a rationale
 

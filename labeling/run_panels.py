@@ -168,7 +168,21 @@ def sources(view: RunView) -> str:
         ]
         rows.append([f"#{i}", *by_kind, *figures, *checked])
     body = table(headers, rows) if rows else '<p class="note">No fit yet.</p>'
-    return section("Labels by source", body)
+    notes = [_withdrawn(i, view.fits[i]) for i in sorted(view.fits, reverse=True) if "withdrawn_labels" in view.fits[i]]
+    return section("Labels by source", body, " ".join(notes))
+
+
+def _withdrawn(fit: int, figures: Figures) -> str:
+    """What became of labels that a fit was given before and that no longer stand."""
+    before, now, moved = (
+        "–" if x is None else f"{100 * x:.0f} %"
+        for x in (number(figures, key) for key in ("heldout_accuracy_before", "heldout_accuracy", "changed_pairs"))
+    )
+    gone = count(int(number(figures, "withdrawn_labels") or 0), "label")
+    return (
+        f"Fit #{fit} began afresh without {gone} that no longer stand: {moved} of pairs are ordered otherwise, "
+        f"held-out accuracy {before} → {now}."
+    )
 
 
 _KIND_NAMES = {"human": "People", "judge": "Judges", "oracle": "Oracles"}

@@ -25,8 +25,8 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, model_validator
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from labeling import account_routes, clip_routes
-from labeling.assignment import LEASE_SECONDS, SIZES, Mode, display_order, human_id, ranks_of_candidates
+from labeling import account_routes, clip_routes, quality_routes
+from labeling.assignment import LEASE_SECONDS, SIZES, Mode, Queue, display_order, human_id, ranks_of_candidates
 from labeling.blind_view import blind, in_places, sides
 from labeling.clip_routes import Clips
 from labeling.guard import Guard, is_loopback
@@ -48,11 +48,15 @@ RANDOM = SystemRandom()
 
 
 class LeaseRequest(BaseModel):
-    """Ask for something to label. annotator: who labels, in a project without accounts; else it is who signed in."""
+    """Ask for something to label. annotator: who labels, in a project without accounts; else it is who signed in.
+
+    queue: "disputed" asks for slates that people contradict each other on, to decide; for owners and reviewers.
+    """
 
     model_config = ConfigDict(extra="forbid")
     annotator: Name = "local"
     mode: Mode = "pairs"
+    queue: Queue = "new"
 
 
 class UndoRequest(LeaseRequest):
@@ -113,23 +117,23 @@ def api(store: Store, clips: Clips | None = None) -> FastAPI:
     @app.post("/api/lease")
     def lease(asked: LeaseRequest, request: Request) -> dict[str, Any]:
         """What to label now and after that."""
-        person = _person(request, asked.annotator)
+        person = _person(store, request, asked)
         if person not in store.annotators():  # one that is there keeps the weight that somebody gave it
             store.add_annotator(Annotator(person, "judge" if person.startswith("script:") else "human"))
-        return _next(store, clips, person, asked.mode)
+        return _next(store, clips, person, asked)
 
     @app.post("/api/submit")
     def submit(answer: SubmitRequest, request: Request) -> dict[str, Any]:
         """Answer a slate that was leased. The same client_key again is the same answer."""
-        person = _person(request, answer.annotator)
+        person = _person(store, request, answer)
         label_in = partial(_label, answer, person)
         added = store.answer_lease(answer.client_key, answer.slate, person, label_in)
-        return {"added": added, **_next(store, clips, person, answer.mode)}
+        return {"added": added, **_next(store, clips, person, answer)}
 
     @app.post("/api/revise")
     def revise(answer: ReviseRequest, request: Request) -> dict[str, Any]:
         """Change one of the last answers. The same client_key again is the same change."""
-        person = _qualified(store, _person(request, answer.annotator))
+        person = _qualified(store, _person(store, request, answer))
 
         def label_in(old: Label) -> Label:
             if old.slate_id != answer.slate:
@@ -137,12 +141,12 @@ def api(store: Store, clips: Clips | None = None) -> FastAPI:
             return _label(answer, person, old.order)
 
         added = store.revise(answer.client_key, answer.replaces, person, label_in)
-        return {"added": added, **_next(store, clips, person, answer.mode)}
+        return {"added": added, **_next(store, clips, person, answer)}
 
     @app.get("/api/recent")
     def recent(request: Request, annotator: Name = "local") -> dict[str, Any]:
         """This person's last answers, newest first, each with what they were shown: they can be changed."""
-        labels = store.recent(_person(request, annotator))
+        labels = store.recent(_annotator(request, annotator))
         shown = [(label, store.slate(label.slate_id)) for label in labels]
         answers = [
             {"client_key": label.client_key, **blind(slate, label.order), "answer": in_places(label)}
@@ -162,30 +166,41 @@ def api(store: Store, clips: Clips | None = None) -> FastAPI:
     @app.post("/api/undo")
     def undo(asked: UndoRequest, request: Request) -> dict[str, Any]:
         """Take back the last answer, and have its slate again."""
-        person = _qualified(store, _person(request, asked.annotator))
+        person = _qualified(store, _person(store, request, asked))
         taken_back = store.take_back(asked.client_key, person, SIZES[asked.mode], LEASE_SECONDS)
-        return {"taken_back": taken_back, **_next(store, clips, person, asked.mode)}
+        return {"taken_back": taken_back, **_next(store, clips, person, asked)}
 
     @app.post("/api/heartbeat")
     def heartbeat(asked: LeaseRequest, request: Request) -> dict[str, int]:
         """Keep what this person holds: their page is open before them."""
-        return {"held": store.extend_leases(_person(request, asked.annotator), LEASE_SECONDS)}
+        return {"held": store.extend_leases(_person(store, request, asked), LEASE_SECONDS)}
 
     @app.get("/api/progress")
     def progress(request: Request, annotator: Name = "local") -> dict[str, Any]:
         """How many labels there are; what each annotator gave is for owners and reviewers."""
         counts, account = store.counts(), account_routes.account_of(request)
-        person = _person(request, annotator)
+        person = _annotator(request, annotator)
         everybody = counts if account is None or account.role != "labeler" else {person: counts.get(person, 0)}
         return {"labels": sum(counts.values()), "annotators": everybody, **_standing(store, person)}
 
     account_routes.add_to(app, store)
+    quality_routes.add_to(app, store)
     static.add_to(app)
     clip_routes.add_to(app, clips)
     return app
 
 
-def _person(request: Request, named: str) -> str:
+def _person(store: Store, request: Request, asked: LeaseRequest) -> str:
+    """The annotator that a request labels as. Raises 403 for one who is revoked, or may not decide disputes."""
+    person, account = _annotator(request, asked.annotator), account_routes.account_of(request)
+    if person in store.revoked():
+        raise HTTPException(403, "your labels are set aside for now: ask whoever runs this project")
+    if asked.queue == "disputed" and account is not None and account.role == "labeler":
+        raise HTTPException(403, "deciding between people is for owners and reviewers")
+    return person
+
+
+def _annotator(request: Request, named: str) -> str:
     """The annotator that a request labels as: who signed in, or who the page says in a project without accounts."""
     account = account_routes.account_of(request)
     if account is None:
@@ -228,10 +243,12 @@ def _label(answer: SubmitRequest, person: str, order: Sequence[int]) -> Label:
     )
 
 
-def _next(store: Store, clips: Clips | None, person: str, mode: Mode) -> dict[str, Any]:
+def _next(store: Store, clips: Clips | None, person: str, asked: LeaseRequest) -> dict[str, Any]:
     """The reply of every writing route: what this person is to label now and after that, and where they stand."""
     with store.writing():
-        lease, after = (store.lease(person, _shuffled, SIZES[mode], LEASE_SECONDS, ahead=n) for n in (0, 1))
+        lease, after = (
+            store.lease(person, _shuffled, SIZES[asked.mode], LEASE_SECONDS, ahead=n, queue=asked.queue) for n in (0, 1)
+        )
         qualifying = store.qualifying(person)
     clip_routes.prepare(clips, [(held.slate, held.order) for held in (lease, after) if held])
     shown = {name: held and blind(held.slate, held.order) for name, held in (("lease", lease), ("next", after))}

@@ -45,6 +45,7 @@ OWNER = (
     "/api/tokens/",
     "/api/webhooks",
     "/api/webhooks/",
+    "/api/annotators/",
 )
 
 

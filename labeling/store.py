@@ -13,14 +13,18 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
+from labeling import quality_tables
 from labeling.assignment import REPEAT_AFTER
+from labeling.leaderboard import leaderboard
 from labeling.preferences import expand_all
+from labeling.quality import Quality, fitted, measure, reliabilities
+from labeling.quality_tables import Table
 from labeling.records import Annotator, Label, LabeledSlate, Split, UserError
 from labeling.stored_accounts import StoredAccounts
 from labeling.stored_leases import Lease, StoredLeases
 from labeling.stored_runs import HumanLabel, RunEvent, StoredRuns
+from labeling.stored_slates import label_of
 from labeling.stored_webhooks import StoredWebhooks
 
 __all__ = ["Conflict", "HumanLabel", "Lease", "RunEvent", "Store"]
@@ -67,7 +71,7 @@ class Store(StoredLeases, StoredRuns, StoredAccounts, StoredWebhooks):
     def _add_label(self, label: Label, created: float | None = None) -> int:
         known = self.rows("SELECT * FROM label WHERE client_key = ?", [label.client_key])
         if known:
-            if _label(known[0]) != label:
+            if label_of(known[0]) != label:
                 raise Conflict(
                     f"the client_key {label.client_key!r} was already used for another answer: choose a new one"
                 )
@@ -105,7 +109,7 @@ class Store(StoredLeases, StoredRuns, StoredAccounts, StoredWebhooks):
             "WHERE (? IS NULL OR annotator = ?) AND (? IS NULL OR slate_id = ?) ORDER BY seq",
             [annotator, annotator, slate_id, slate_id],
         )
-        return [_label(row) for row in rows]
+        return [label_of(row) for row in rows]
 
     def label_times(self) -> dict[str, float]:
         """When each label was given, in Unix seconds, by client_key."""
@@ -114,17 +118,34 @@ class Store(StoredLeases, StoredRuns, StoredAccounts, StoredWebhooks):
     def labeled_slates(self, run: str | None = None, split: Split | None = None) -> list[LabeledSlate]:
         """Slates that have a standing label, with those that count and the preferences that they expand to.
 
-        Not among them are items with a known answer: what is said about them is a measurement.
+        Not among them are items with a known answer: what is said about them is a measurement. Where somebody decided
+        between people, that decision counts alone. Flip rates are what answers show (see `labeling.reliability`).
         """
         labels: dict[str, list[Label]] = defaultdict(list)
-        for label in self.labels():
+        standing, gold, annotators = self.labels(), self.gold(), self.annotators()
+        for label in standing:
             labels[label.slate_id].append(label)
-        annotators, gold = self.annotators(), self.gold()
+        annotators = fitted(annotators, reliabilities(standing, annotators, gold))
         return [
-            LabeledSlate(slate, tuple(labels[slate.id]), expand_all(labels[slate.id], annotators))
+            LabeledSlate(slate, counting, expand_all(counting, annotators))
             for slate in self.slates(run=run, split=split, answered=True)
             if slate.id not in gold
+            for counting in [_counting(labels[slate.id])]
         ]
+
+    def quality(self) -> Quality:
+        """How well everybody does, and how far people agree."""
+        repeats = [label_of(row) for row in self.rows("SELECT * FROM repeated ORDER BY seq")]
+        return measure(self.labels(), repeats, self.annotators(), self.gold(), self.revoked())
+
+    def figure(self, name: str) -> Table:
+        """One of the figures of the Quality page (see `labeling.quality_tables`)."""
+        if name == "leaderboard":
+            return quality_tables.leaderboard(leaderboard(self.labeled_slates()))
+        if name == "progress":
+            kinds = {a.id: a.kind for a in self.annotators().values()}
+            return quality_tables.progress(self.labels(), self.label_times(), kinds)
+        return {"annotators": quality_tables.annotators, "agreement": quality_tables.agreement}[name](self.quality())
 
     # What people are given, and what they answer
 
@@ -144,7 +165,7 @@ class Store(StoredLeases, StoredRuns, StoredAccounts, StoredWebhooks):
         """
         with self.writing():
             known = self.rows("SELECT * FROM label WHERE client_key = ?", [client_key])
-            shown = (_label(known[0]).order, known[0]["purpose"]) if known else self._shown(slate_id, annotator)
+            shown = (label_of(known[0]).order, known[0]["purpose"]) if known else self._shown(slate_id, annotator)
             if shown is None or not shown[0]:
                 raise Conflict("this comparison is not open for you: it was answered already, or never given to you")
             order, purpose = shown
@@ -162,7 +183,7 @@ class Store(StoredLeases, StoredRuns, StoredAccounts, StoredWebhooks):
             "ORDER BY seq DESC",
             [annotator, annotator, REPEAT_AFTER],
         )
-        return [_label(row) for row in rows]
+        return [label_of(row) for row in rows]
 
     def revise(self, client_key: str, replaces: str, annotator: str, label_in: Callable[[Label], Label]) -> bool:
         """Put the label that `label_in(old)` makes in the place of a recent one; its purpose stays what it was.
@@ -174,13 +195,13 @@ class Store(StoredLeases, StoredRuns, StoredAccounts, StoredWebhooks):
             known = self.rows("SELECT supersedes FROM label WHERE client_key = ?", [client_key])
             old = self.rows("SELECT * FROM label WHERE client_key = ? AND annotator = ?", [replaces, annotator])
             if known == [{"supersedes": replaces}]:
-                new = label_in(_label(old[0]))
+                new = label_in(label_of(old[0]))
             else:
                 recent = {label.client_key: label for label in self.recent(annotator)}
                 if replaces not in recent:
                     raise Conflict("this answer cannot be changed any more: it was replaced, or it is too long ago")
                 new = label_in(recent[replaces])
-            purpose = _label(old[0]).purpose
+            purpose = label_of(old[0]).purpose
             return bool(self._add_label(replace(new, purpose=purpose, supersedes=replaces)))
 
     def take_back(self, client_key: str, annotator: str, k: tuple[int, int], seconds: float) -> bool:
@@ -200,7 +221,7 @@ class Store(StoredLeases, StoredRuns, StoredAccounts, StoredWebhooks):
             )
             if not last:
                 raise Conflict("there is nothing to take back")
-            old = _label(last[0])
+            old = label_of(last[0])
             self._add_label(
                 Label(old.slate_id, annotator, "undone", client_key, order=old.order, supersedes=old.client_key)
             )
@@ -209,25 +230,10 @@ class Store(StoredLeases, StoredRuns, StoredAccounts, StoredWebhooks):
             return True
 
 
+def _counting(labels: Sequence[Label]) -> tuple[Label, ...]:
+    """The labels of a slate that teach: a decision, if there is one."""
+    return tuple(label for label in labels if label.purpose == "adjudicate") or tuple(labels)
+
+
 def _json(values: Sequence[int] | None) -> str | None:
     return None if values is None else json.dumps(values)
-
-
-def _label(row: Mapping[str, Any]) -> Label:
-    return Label(
-        slate_id=row["slate_id"],
-        annotator=row["annotator"],
-        outcome=row["outcome"],
-        client_key=row["client_key"],
-        ranks=None if row["ranks"] is None else tuple(json.loads(row["ranks"])),
-        probability=row["probability"],
-        strength=row["strength"],
-        order=tuple(json.loads(row["display_order"])),
-        seconds=row["seconds"],
-        reason=row["reason"],
-        supersedes=row["supersedes"],
-        unranked=tuple(json.loads(row["unranked"])),
-        flags=tuple(json.loads(row["flags"])),
-        criteria=tuple((name, choice) for name, choice in json.loads(row["criteria"])),
-        purpose=row["purpose"],
-    )

@@ -13,10 +13,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from labeling.assignment import REPEAT_AFTER, draw, kind_of_next
+from labeling.assignment import REPEAT_AFTER, Queue, draw, kind_of_next
 from labeling.qualifying import Qualifying, agreement
+from labeling.quality import disputed_slates
 from labeling.records import Purpose, Slate
 from labeling.stored_quality import StoredQuality
+from labeling.stored_slates import label_of
 
 # What a slate must meet to be given to a person.
 WANTED = """k BETWEEN :least AND :most AND id NOT IN (SELECT slate_id FROM standing WHERE annotator = :who)
@@ -52,6 +54,7 @@ class StoredLeases(StoredQuality):
         k: tuple[int, int],
         seconds: float,
         ahead: int = 0,
+        queue: Queue = "new",
     ) -> Lease | None:
         """Give `annotator` the newest slate of k[0]..k[1] candidates that still wants an answer from a person.
 
@@ -59,7 +62,7 @@ class StoredLeases(StoredQuality):
         that are set, an item with a known answer or a mirrored repeat comes instead. The annotator's own live leases
         come first, in their turn, so a reload shows the same slate in the same order. ahead: how many of these to pass
         over; 1 gives the slate that comes after the current one, and it cannot change any more. `order_of(slate)`
-        draws the order for a new lease.
+        draws the order for a new lease. queue: "disputed" gives slates on which people contradict each other.
         """
         asked: dict[str, Any] = {"who": annotator, "least": k[0], "most": k[1], "now": time.time()}
         with self.writing():
@@ -68,10 +71,11 @@ class StoredLeases(StoredQuality):
                 return None
             held = self.rows(
                 "SELECT slate_id, turn, purpose FROM lease JOIN slate ON slate.id = slate_id WHERE annotator = :who "
-                "AND expires > :now AND k BETWEEN :least AND :most ORDER BY turn LIMIT 1 OFFSET :ahead",
-                {**asked, "ahead": ahead},
+                "AND expires > :now AND k BETWEEN :least AND :most AND (purpose = 'adjudicate') = :deciding "
+                "ORDER BY turn LIMIT 1 OFFSET :ahead",
+                {**asked, "ahead": ahead, "deciding": queue == "disputed"},
             )
-            chosen = (held[0]["slate_id"], held[0]["purpose"]) if held else self._choose(asked)
+            chosen = (held[0]["slate_id"], held[0]["purpose"]) if held else self._choose(asked, queue)
             if chosen is None:
                 return None
             slate, purpose = self.slate(chosen[0]), chosen[1]
@@ -84,8 +88,13 @@ class StoredLeases(StoredQuality):
             self._add_lease(slate.id, annotator, order, expires, (held or last)[0]["turn"], purpose)
         return Lease(slate, order, expires, purpose)
 
-    def _choose(self, asked: dict[str, Any]) -> tuple[str, Purpose] | None:
+    def _choose(self, asked: dict[str, Any], queue: Queue) -> tuple[str, Purpose] | None:
         """What comes next, by the draw of this person's next place; what is drawn but lacking becomes a new slate."""
+        if asked["who"] in self.revoked():
+            return None
+        if queue == "disputed":
+            left = self._disputed(asked)
+            return (left[0], "adjudicate") if left else None
         settings = self.settings()
         qualifying = self.qualifying(asked["who"])
         if qualifying and not qualifying.over:
@@ -132,6 +141,18 @@ class StoredLeases(StoredQuality):
             [annotator, time.time()],
         )
         return qualifying.of - qualifying.done - int(held[0]["n"])
+
+    def _disputed(self, asked: dict[str, Any]) -> list[str]:
+        """Slates that people contradict each other on, and that this person has neither answered nor been given."""
+        rows = self.rows(
+            "SELECT standing.*, slate_id IN (SELECT slate_id FROM standing WHERE annotator = :who) "
+            f"OR slate_id IN {HELD} AS theirs FROM standing JOIN slate ON slate.id = slate_id "
+            "WHERE k BETWEEN :least AND :most AND slate_id NOT IN (SELECT slate_id FROM gold_item) "
+            "ORDER BY standing.seq",
+            asked,
+        )
+        people = [row["id"] for row in self.rows("SELECT id FROM annotator WHERE kind = 'human'")]
+        return disputed_slates([label_of(row) for row in rows if not row["theirs"]], people)
 
     def _gold_left(self, asked: dict[str, Any]) -> list[str]:
         """Items with a known answer that this person has neither answered nor been given."""

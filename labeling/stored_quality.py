@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 
 from labeling.records import UserError
@@ -25,6 +26,39 @@ class StoredQuality(StoredSlates):
             for key, value in changes.items():
                 self.db.execute("INSERT OR REPLACE INTO setting VALUES (?, ?)", [key, value])
         return changed
+
+    # Annotators whose labels count for nothing
+
+    def revoke(self, annotator: str, reason: str, author: str) -> int:
+        """Let an annotator's labels count for nothing from now on, and give them no more slates.
+
+        The labels stay, and `restore` lets them count again. Returns how many stood. Raises UserError for an annotator
+        that nobody knows or that is revoked already, and for a reason that says nothing.
+        """
+        if not reason.strip():
+            raise UserError("revoking somebody needs a reason: it stands beside every figure that changes by it")
+        with self.writing():
+            if not self.rows("SELECT 1 FROM annotator WHERE id = ?", [annotator]):
+                raise UserError(f"there is no annotator {annotator!r}: `prefloop quality` lists them")
+            if annotator in self.revoked():
+                raise UserError(f"{annotator} is revoked already")
+            stood = self.rows("SELECT count(*) AS n FROM standing WHERE annotator = ?", [annotator])[0]["n"]
+            sql = "INSERT INTO revocation (annotator, reason, author, created) VALUES (?, ?, ?, ?)"
+            self.db.execute(sql, [annotator, reason.strip(), author, time.time()])
+            self.db.execute("DELETE FROM lease WHERE annotator = ?", [annotator])
+            return int(stood)
+
+    def restore(self, annotator: str) -> int:
+        """Let a revoked annotator's labels count again; returns how many. Raises UserError for one that is not."""
+        with self.writing():
+            sql = "UPDATE revocation SET lifted = ? WHERE annotator = ? AND lifted IS NULL"
+            if not self.db.execute(sql, [time.time(), annotator]).rowcount:
+                raise UserError(f"{annotator} is not revoked")
+            return int(self.rows("SELECT count(*) AS n FROM standing WHERE annotator = ?", [annotator])[0]["n"])
+
+    def revoked(self) -> dict[str, str]:
+        """Why each revoked annotator is."""
+        return {row["annotator"]: row["reason"] for row in self.rows("SELECT * FROM revoked")}
 
     # Items with a known answer
 

@@ -103,10 +103,14 @@ class StoredRuns(ProjectDatabase):
         )
         return [HumanLabel(**{**row, "ours": bool(row["ours"])}) for row in rows]
 
-    def label_marks(self) -> tuple[int, int]:
-        """Two counters that move when a label is added or a fit is recorded: cheap to ask, to see what is new."""
+    def label_marks(self) -> tuple[int, int, int]:
+        """Counters that move when a label is added, a fit is recorded, an annotator revoked or restored.
+
+        They are cheap to ask, to see what is new.
+        """
         row = self.rows(
             "SELECT coalesce((SELECT max(seq) FROM label), 0) AS labels, "
-            "coalesce((SELECT max(rowid) FROM fit_label), 0) AS fits"
+            "coalesce((SELECT max(rowid) FROM fit_label), 0) AS fits, "
+            "(SELECT count(*) + count(lifted) FROM revocation) AS revocations"
         )[0]
-        return row["labels"], row["fits"]
+        return row["labels"], row["fits"], row["revocations"]

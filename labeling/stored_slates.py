@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from labeling.database import ProjectDatabase
-from labeling.records import Candidate, Lineage, Message, Prompt, Slate, Split
+from labeling.records import Candidate, Label, Lineage, Message, Prompt, Slate, Split
 from labeling.segments import Segment, from_bytes, to_bytes
 
 
@@ -125,3 +125,24 @@ def _slate(row: Mapping[str, Any], candidates: tuple[Candidate, ...]) -> Slate:
 def _segment(row: Mapping[str, Any]) -> Segment:
     actions, steps = from_bytes(row["actions"]), from_bytes(row["steps"])
     return Segment(row["environment"], row["seed"], row["start"], actions, steps, row["gold"], bool(row["ended"]))
+
+
+def label_of(row: Mapping[str, Any]) -> Label:
+    """A row of the table of labels as a label."""
+    return Label(
+        slate_id=row["slate_id"],
+        annotator=row["annotator"],
+        outcome=row["outcome"],
+        client_key=row["client_key"],
+        ranks=None if row["ranks"] is None else tuple(json.loads(row["ranks"])),
+        probability=row["probability"],
+        strength=row["strength"],
+        order=tuple(json.loads(row["display_order"])),
+        seconds=row["seconds"],
+        reason=row["reason"],
+        supersedes=row["supersedes"],
+        unranked=tuple(json.loads(row["unranked"])),
+        flags=tuple(json.loads(row["flags"])),
+        criteria=tuple((name, choice) for name, choice in json.loads(row["criteria"])),
+        purpose=row["purpose"],
+    )

@@ -35,7 +35,7 @@ from rlhf.pretraining_texts import Text, text_groups
 from rlhf.random_streams import python_stream, torch_stream
 from rlhf.recipes import Recipe
 from rlhf.reward_head import States, fit_head
-from rlhf.reward_model import ScoreModel, make_critic, make_reward_model, normalise
+from rlhf.reward_model import ScoreModel, make_critic, make_reward_model, normalise, score_groups
 from rlhf.reward_training import Accuracy, Fit, encode_slate, fit, measure
 from rlhf.rewards import Scorer
 from rlhf.rollout import Rollout, assemble
@@ -110,9 +110,17 @@ class LanguageSubject:
                 made += make_slates(answers, count, self.config, iteration, scores, reward_model)
         return made
 
-    def begin_fit(self, iteration: int, chosen: Sequence[LabeledSlate], progress: Progress) -> Callable[[], float]:
+    def begin_fit(
+        self, iteration: int, chosen: Sequence[LabeledSlate], afresh: bool, progress: Progress
+    ) -> Callable[[], float]:
         """Fit the head exactly, or the backbone with it by gradient steps; at once, on the policy's own device."""
         config, settings, model, pad_id = self.config, self.config.reward_model, self.reward_model, self.backbone.pad_id
+        if afresh:
+            with torch.random.fork_rng():
+                torch.manual_seed(config.seed)
+                untrained = load_backbone(config.model.name, config.seed)
+                fresh = make_reward_model(untrained, settings.adaptation, config.model.lora_rank)
+            model.load_state_dict(fresh.state_dict())
         if not self.references:
             assert self.learned is not None
             self.references = candidate_groups(self.backbone, take(self.learned, 0, REFERENCE_PROMPTS))
@@ -132,6 +140,12 @@ class LanguageSubject:
         normalise(model, self.references, pad_id, config.token_budget)
         late = losses[len(losses) // 2 :]
         return lambda: sum(late) / len(late)
+
+    def predict(self, labeled: Sequence[LabeledSlate]) -> list[tuple[float, ...]]:
+        """Raw scores, slate by slate."""
+        groups, model = [encode_slate(self.backbone, s).group for s in labeled], self.reward_model
+        scores = score_groups(model, groups, self.backbone.pad_id, self.config.token_budget) * model.std + model.mean
+        return [tuple(part.tolist()) for part in scores.split([len(g.candidates) for g in groups])]
 
     def measure(self, held: Sequence[LabeledSlate]) -> Accuracy:
         """Accuracy and calibration on held-out prompts."""

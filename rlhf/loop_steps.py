@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from labeling.intervals import bootstrap
 from labeling.records import Candidate, Lineage, Prompt, Slate, UserError
 from labeling.selection import choose
 from rlhf.answers import Answers
 from rlhf.backbones import Backbone, decode_response, encode_messages, encode_response
 from rlhf.divergences import k1
-from rlhf.intervals import bootstrap
 from rlhf.online_loop import GoldFn
 from rlhf.packing import Group
 from rlhf.policy import Policy

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from labeling.records import Candidate, Label, LabeledSlate, Prompt, Slate, UserError
+from labeling.records import Candidate, Label, LabeledSlate, Prompt, Slate, UserError, pairs
 from rlhf.checkpoints import latest_checkpoint, refuse_if_started, save_checkpoint
 from rlhf.diagnosis import Verdicts, diagnose
 from rlhf.random_streams import python_stream
@@ -116,8 +116,16 @@ class Subject(Protocol):
     def slates(self, iteration: int, asked: int, held: int, reward_model: str) -> Sequence[Slate]:
         """That many slates to ask about, held-out ones first. reward_model: its version, empty before the first fit."""
 
-    def begin_fit(self, iteration: int, chosen: Sequence[LabeledSlate], progress: Progress) -> Callable[[], float]:
-        """Refit the reward model on labelled slates; calling the result ends the fit and gives its train loss."""
+    def begin_fit(
+        self, iteration: int, chosen: Sequence[LabeledSlate], afresh: bool, progress: Progress
+    ) -> Callable[[], float]:
+        """Refit the reward model on labelled slates; calling the result ends the fit and gives its train loss.
+
+        afresh: from an untrained one, so that nothing of earlier fits is left.
+        """
+
+    def predict(self, labeled: Sequence[LabeledSlate]) -> Sequence[Sequence[float]]:
+        """Raw scores of each slate's candidates by the reward model as it is."""
 
     def measure(self, held: Sequence[LabeledSlate]) -> Accuracy:
         """How the reward model does on labelled slates that it never learns from."""
@@ -281,33 +289,42 @@ def _begin_fit(
 ) -> Callable[[], dict[str, Any]]:
     """Refit on every train slate with a label that no fit was given yet, beside a replay of others.
 
+    Where labels that a fit was given no longer stand (revoked, taken back, overruled), an untrained reward model is
+    fitted to all that do, and the figures say what that changed.
+
     Returns the function that ends the fit, measures it, reports it and gives its figures.
     """
     config, state, settings = loop.config, loop.state, loop.config.reward_model
     train = [s for s in labeled if s.slate.prompt.split == "train" and s.preferences]
     held = [s for s in labeled if s.slate.prompt.split == "heldout"]
     fresh = [s for s in train if any(label.client_key not in state.fitted for label in _used([s]))]
-    if not state.fits and not fresh and config.needs_labels:
+    withdrawn = state.fitted - {label.client_key for s in labeled for label in s.labels}
+    if not train and (withdrawn or not state.fits) and config.needs_labels:
         raise UserError(
             "no label to fit the reward model on: label some slates in the browser and go on with --resume, set "
             "labels.wait_for_humans, or name a judge in labels.judges"
         )
     chosen: list[LabeledSlate] = []
     finish: Callable[[], float] | None = None
-    if fresh and (settings.refit == "every" or not state.fits):
+    before: Sequence[Sequence[float]] = ()
+    accuracy = math.nan
+    if train and (withdrawn or (fresh and (settings.refit == "every" or not state.fits))):
         old = [s for s in train if s not in fresh]
-        count = len(old) if math.isinf(settings.replay) else min(len(old), round(settings.replay * len(fresh)))
+        everything = withdrawn or math.isinf(settings.replay)
+        count = len(old) if everything else min(len(old), round(settings.replay * len(fresh)))
         replay = python_stream(config.seed, iteration, "replay").sample(old, count)
         chosen = [*fresh, *replay]
         with report("fit", f"{len(fresh)} new slates, {len(replay)} replayed") as progress:
-            finish = loop.subject.begin_fit(iteration, chosen, progress)
+            if withdrawn:
+                before, accuracy = loop.subject.predict(chosen), loop.subject.measure(held).accuracy
+            finish = loop.subject.begin_fit(iteration, chosen, bool(withdrawn), progress)
 
     def end() -> dict[str, Any]:
         loss = finish() if finish else None
         state.fits += finish is not None
         used = _used(chosen)
         new = [label for label in used if label.client_key not in state.fitted]
-        state.fitted |= {label.client_key for label in new}
+        state.fitted = state.fitted - withdrawn | {label.client_key for label in new}
         loop.around.fitted(iteration, [label.client_key for label in used])
         found = loop.subject.measure(held)
         figures = {
@@ -325,10 +342,24 @@ def _begin_fit(
             "heldout_pairs": found.pairs,
             "reward_model": loop.reward_version,
         }
+        if withdrawn:
+            moved = changed_pairs(before, loop.subject.predict(chosen))
+            figures |= {"withdrawn_labels": len(withdrawn), "changed_pairs": _finite(moved)}
+            figures |= {"heldout_accuracy_before": _finite(accuracy)}
         loop.around.emit(iteration, "fit", figures)
         return figures
 
     return end
+
+
+def changed_pairs(before: Sequence[Sequence[float]], after: Sequence[Sequence[float]]) -> float:
+    """The share of pairs of candidates whose order by score is another than before; NaN without any pair."""
+    changed = total = 0
+    for old, new in zip(before, after, strict=True):
+        for i, j in pairs(len(old)):
+            total += 1
+            changed += (old[i] > old[j]) != (new[i] > new[j])
+    return changed / total if total else math.nan
 
 
 def _used(slates: Sequence[LabeledSlate]) -> list[Label]:

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from labeling.intervals import bootstrap
 from labeling.records import LabeledSlate, Preference
 from rlhf.backbones import Backbone, device_of, encode_messages, encode_response
 from rlhf.bradley_terry import pair_targets, preference_losses, slate_loss
-from rlhf.intervals import bootstrap
 from rlhf.packing import Group, micro_batches, pack
 from rlhf.reward_model import ScoreModel, score_groups
 

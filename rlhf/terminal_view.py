@@ -44,6 +44,8 @@ class TerminalView:
             self._line(f"  before training: held-out gold {_interval(data)}")
         elif kind == "fit" and data["slates"]:
             self._line(f"  reward model {data['reward_model']}: {self._fit_line(data)}")
+            if data.get("withdrawn_labels"):
+                self._line(f"  {_withdrawn_line(data)}")
         elif kind == "evaluation":
             self._line(f"  held-out gold {_interval(data)}, before training {_number(self.gold_before)}")
         elif kind == "iteration":
@@ -83,6 +85,14 @@ class TerminalView:
 
     def _line(self, text: str) -> None:
         self.console.print(text, highlight=False)
+
+
+def _withdrawn_line(data: Mapping[str, Any]) -> str:
+    before, now = _number(data["heldout_accuracy_before"]), _number(data["heldout_accuracy"])
+    return (
+        f"fitted afresh without {data['withdrawn_labels']} labels that no longer stand: "
+        f"{_number(data['changed_pairs'])} of pairs are ordered otherwise, held-out accuracy {before} → {now}"
+    )
 
 
 def _plain(text: str) -> str:

@@ -17,11 +17,14 @@ BRAND = """
 
 
 def mount(app: FastAPI, store: Store) -> None:
-    """Add the pages to the app: "/" to label, "/live" to watch a run. Loads Gradio, which takes seconds."""
+    """Add the pages to the app: "/" to label, "/live" to watch a run, "/quality" to see how people and judges do.
+
+    Loads Gradio, which takes seconds.
+    """
     os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1")
     import gradio as gr
 
-    from labeling.pages import label, live
+    from labeling.pages import label, live, quality
 
     with gr.Blocks(title="Prefloop", analytics_enabled=False) as pages:
         gr.Navbar(main_page_name="Label")
@@ -29,6 +32,9 @@ def mount(app: FastAPI, store: Store) -> None:
     with pages.route("Live", "/live"):
         gr.Navbar(main_page_name="Label")
         live.build(store)
+    with pages.route("Quality", "/quality"):
+        gr.Navbar(main_page_name="Label")
+        quality.build(store)
 
     # Gradio says that pages with routes have no server-side rendering, also when none was asked for.
     warnings.filterwarnings("ignore", "SSR mode is not supported", UserWarning)

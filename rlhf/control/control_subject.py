@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from labeling.intervals import bootstrap
 from labeling.records import Candidate, LabeledSlate, Lineage, Message, Preference, Prompt, Slate, Split, UserError
 from labeling.segments import Segment
 from labeling.selection import Contest, choose_contests
@@ -29,11 +30,11 @@ from rlhf.control.episodes import Episode, cut, draw_segments
 from rlhf.control.segment_model import SegmentModel
 from rlhf.control.segment_training import Fitted, SegmentFit, fit_segments, gather
 from rlhf.diagnosis import AGENT, Verdicts
-from rlhf.intervals import bootstrap
 from rlhf.online_loop import Improved, Progress, Report
 from rlhf.random_streams import python_stream, stream_seed
 from rlhf.reward_training import Accuracy, compare_scores
 
+FIRST_DECAY = 0.01  # weight decay of each member before anything was measured
 KEPT_ITERATIONS = 2  # how many iterations' episodes may still be asked about
 
 
@@ -135,13 +136,18 @@ class ControlSubject:
         lineage = Lineage(name, iteration, contest.selector, contest.propensity, reward_model, predicted)
         return Slate(task(self.config, split), candidates, lineage)
 
-    def begin_fit(self, iteration: int, chosen: Sequence[LabeledSlate], progress: Progress) -> Callable[[], float]:
+    def begin_fit(
+        self, iteration: int, chosen: Sequence[LabeledSlate], afresh: bool, progress: Progress
+    ) -> Callable[[], float]:
         """Fit in the other process, and reward the agent by the outcome once the fit is ended."""
         settings = self.config.reward_model
         data = gather([self._arrays(s) for s in chosen])
-        updates = settings.first_updates if iteration == 1 else settings.updates
+        updates = settings.first_updates if iteration == 1 or afresh else settings.updates
         how = SegmentFit(updates, settings.learning_rate, settings.slates_per_step, self.config.seed, iteration)
-        job: Future[Fitted] = self.executor.submit(fit_segments, self.reward_model, data, self.decay, how)
+        # The agent is paid by the old one until this fit ends.
+        model = _untrained(self.config, len(self.reward_model.feature_mean)) if afresh else self.reward_model
+        decay = (FIRST_DECAY,) * settings.members if afresh else self.decay
+        job: Future[Fitted] = self.executor.submit(fit_segments, model, data, decay, how)
 
         def end() -> float:
             fitted = job.result()
@@ -175,6 +181,13 @@ class ControlSubject:
                     f"{self.config.environment.id} gives {width}: name the run of another environment differently"
                 )
         return [self.known[name] for name in ids]
+
+    @torch.no_grad()
+    def predict(self, labeled: Sequence[LabeledSlate]) -> list[tuple[float, ...]]:
+        """Scores of segments, means over the members."""
+        data = gather([self._arrays(s) for s in labeled])
+        scores = self.reward_model.scores(torch.from_numpy(data.steps), torch.from_numpy(data.mask)).mean(0)
+        return [tuple(part.tolist()) for part in scores.split(list(data.sizes))]
 
     @torch.no_grad()
     def measure(self, held: Sequence[LabeledSlate]) -> Accuracy:
@@ -269,16 +282,22 @@ def make_control_subject(config: ControlConfig, shelf: Shelf, executor: Executor
     torch.set_num_threads(
         1
     )  # small networks: a second thread costs more than it brings, and refits have a core of theirs
-    torch.manual_seed(stream_seed(config.seed, "reward model") % 2**63)
     env = make(environment)
     features = cut_features(env)
     rate = env.metadata.get("render_fps")
     env.close()
-    settings = config.reward_model
-    model = SegmentModel(features, settings.members, settings.hidden, settings.aggregation).eval()
+    model = _untrained(config, features)
     agent = make_agent(config.agent, environment, model, config.seed)
     beside = executor or ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _ignore_interrupts)
-    return ControlSubject(config, shelf, beside, agent, model, (0.01,) * settings.members, 1 / rate if rate else None)
+    decay = (FIRST_DECAY,) * config.reward_model.members
+    return ControlSubject(config, shelf, beside, agent, model, decay, 1 / rate if rate else None)
+
+
+def _untrained(config: ControlConfig, features: int) -> SegmentModel:
+    """The reward model that a run begins with."""
+    settings = config.reward_model
+    torch.manual_seed(stream_seed(config.seed, "reward model") % 2**63)
+    return SegmentModel(features, settings.members, settings.hidden, settings.aggregation).eval()
 
 
 def cut_features(env: Any) -> int:

@@ -270,6 +270,7 @@ TIME_THE_CHANGE = """(key) => new Promise((done) => {
 })"""
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("k", [2, 4])
 def test_the_next_clips_are_painted_within_a_fifth_of_a_second(site: Site, page: Page, k: int) -> None:
     for n in reversed(range(6)):

@@ -447,6 +447,7 @@ def test_an_address_that_cannot_be_served_is_one_line(store, host, port, complai
         serve(store, host, port)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_it_says_where_it_is_and_stops_without_a_complaint(store, stop):
     command = [sys.executable, "-c", SERVER, str(store.project)]

@@ -11,8 +11,8 @@ from pathlib import Path
 from control_world import ControlWorld, run_agent
 from side_by_side import side_by_side
 
+from labeling.intervals import bootstrap
 from rlhf.control.control_config import ControlConfig, parse_control
-from rlhf.intervals import bootstrap
 
 SEEDS = (0, 1, 2)
 

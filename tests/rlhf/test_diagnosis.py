@@ -4,8 +4,8 @@ import math
 
 import pytest
 
+from labeling.intervals import bootstrap
 from rlhf.diagnosis import AGENT, LANGUAGE, Verdicts, diagnose, trend
-from rlhf.intervals import bootstrap
 
 UP, DOWN, FLAT = [0.1, 0.22, 0.29, 0.41, 0.5], [0.5, 0.39, 0.31, 0.2, 0.1], [0.3, 0.1, 0.4, 0.2, 0.3]
 

@@ -14,7 +14,7 @@ import pytest
 from loop_world import World, run_tiny, tiny_config
 from side_by_side import side_by_side
 
-from rlhf.intervals import Interval, bootstrap
+from labeling.intervals import Interval, bootstrap
 
 SEEDS = (0, 1, 2)
 

@@ -17,8 +17,8 @@ import torch
 from loop_world import PROMPTS, World, gold, tiny_config
 from side_by_side import side_by_side
 
+from labeling.intervals import Interval, bootstrap
 from labeling.records import Candidate, Message, Prompt
-from rlhf.intervals import Interval, bootstrap
 from rlhf.language_subject import LanguageSubject, make_language_subject
 from rlhf.logprobs import token_logprobs
 from rlhf.loop_steps import encode_prompt

@@ -1,0 +1,118 @@
+"""The figures of the Quality page as tables: what is drawn there, and what its files hold."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from labeling.intervals import Interval
+from labeling.leaderboard import Standing
+from labeling.quality import Quality, Share
+from labeling.records import Label
+
+FIGURES = ("annotators", "agreement", "leaderboard", "progress")
+Cell = str | float | int | None
+DAY = 86400
+
+
+@dataclass(frozen=True)
+class Table:
+    """Named columns and rows. A cell that says nothing is None."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+
+def as_csv(table: Table) -> str:
+    """The table as CSV. A text that a spreadsheet would take for a formula gets an apostrophe before it."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(table.columns)
+    for row in table.rows:
+        writer.writerow("" if cell is None else _harmless(cell) if isinstance(cell, str) else cell for cell in row)
+    return out.getvalue()
+
+
+def as_text(table: Table) -> str:
+    """The table for a terminal, its columns aligned."""
+    if not table.rows:
+        return "nothing yet\n"
+    shown = [[_told(cell) for cell in row] for row in table.rows]
+    widths = [max(map(len, column)) for column in zip(table.columns, *shown, strict=True)]
+    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in (table.columns, *shown)]
+    return "".join(f"{line.rstrip()}\n" for line in lines)
+
+
+def _told(cell: Cell) -> str:
+    return "–" if cell is None else f"{cell:.3g}" if isinstance(cell, float) else str(cell)
+
+
+def _harmless(text: str) -> str:
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+
+
+def annotators(quality: Quality) -> Table:
+    """One row for each annotator."""
+    columns: tuple[str, ...] = (
+        "annotator",
+        "kind",
+        "labels",
+        "ranked",
+        "accuracy",
+        "accuracy_low",
+        "accuracy_high",
+        "checked",
+    )
+    columns += ("flip_rate", "gold_right", "gold_pairs", "repeats_same", "repeat_pairs", "first_place", "placed_pairs")
+    columns += ("agrees", "shared_answers", "kappa", "median_seconds", "revoked")
+    rows = []
+    for q in quality.annotators:
+        r = q.reliability
+        known: tuple[Cell, ...] = (r.accuracy, r.low, r.high) if r.checked else (None, None, None)
+        row: tuple[Cell, ...] = (q.annotator.id, q.annotator.kind, q.labels, q.ranked, *known, r.checked, q.flip_rate)
+        row += (*_share(q.gold), *_share(q.repeats), *_share(q.first_place), *_share(q.agrees))
+        rows.append((*row, _finite(q.kappa), _finite(q.seconds), q.revoked))
+    return Table(columns, tuple(rows))
+
+
+def agreement(quality: Quality) -> Table:
+    """One row: how far people agree."""
+    found = quality.agreement
+    row = (*map(_finite, (*found.alpha, found.share)), found.pairs, found.slates, quality.disputed)
+    return Table(("alpha", "alpha_low", "alpha_high", "share", "pairs", "slates", "disputed"), (row,))
+
+
+def leaderboard(standings: Iterable[Standing]) -> Table:
+    """One row for each policy that was compared with another, best first."""
+    rows = tuple((s.policy, *s.score, s.comparisons) for s in standings)
+    return Table(("policy", "score", "score_low", "score_high", "comparisons"), rows)
+
+
+def progress(labels: Sequence[Label], times: Mapping[str, float], kinds: Mapping[str, str]) -> Table:
+    """Standing labels of each day (UTC) by the kind of who gave them, and all labels up to its end."""
+    by_day: dict[int, Counter[str]] = {}
+    for label in labels:
+        day = int(times[label.client_key] // DAY)
+        by_day.setdefault(day, Counter())[kinds[label.annotator]] += 1
+    rows: list[tuple[Cell, ...]] = []
+    total = 0
+    for day in sorted(by_day):
+        counts = by_day[day]
+        total += counts.total()
+        date = time.strftime("%Y-%m-%d", time.gmtime(day * DAY))
+        rows.append((date, counts["human"], counts["judge"], counts["oracle"], total))
+    return Table(("day", "human", "judge", "oracle", "total"), tuple(rows))
+
+
+def _share(share: Share) -> tuple[Cell, Cell]:
+    interval: Interval = share.interval
+    return _finite(interval.mean), share.whole
+
+
+def _finite(x: float) -> float | None:
+    return x if math.isfinite(x) else None
