@@ -9,8 +9,8 @@ from labeling.intervals import Interval
 from labeling.quality_tables import Table
 from labeling.run_figures import nice_ticks
 
-WIDTH, NAMES, VALUES, ROW, AXIS = 520, 150, 120, 24, 22
-BARS, LEFT = 150, 42
+WIDTH, NAMES, VALUES, ROW, AXIS = 440, 120, 100, 24, 22
+BARS, LEFT = 160, 42
 KINDS = ("human", "judge", "oracle")
 
 
@@ -69,7 +69,7 @@ def day_chart(progress: Table) -> str:
             if count:
                 top, bottom = y(below + count), y(below)
                 parts.append(
-                    f'<rect class="bar {kind}" x="{left:.1f}" y="{top:.1f}" width="{step * 0.8:.1f}" '
+                    f'<rect class="stack {kind}" x="{left:.1f}" y="{top:.1f}" width="{step * 0.8:.1f}" '
                     f'height="{bottom - top:.1f}"/>'
                 )
                 below += count
@@ -82,4 +82,4 @@ def day_chart(progress: Table) -> str:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= 20 else f"{name[:19]}…"
+    return name if len(name) <= 17 else f"{name[:16]}…"

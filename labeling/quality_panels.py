@@ -39,7 +39,12 @@ def summary(quality: Quality, progress: Table) -> str:
 _NOT_SHARED = "no pair was answered by two people: `prefloop settings overlap=2` has slates answered twice"
 
 
-def progress(table: Table) -> str:
+def figures(quality: Quality, labels: Table, found: Sequence[Standing]) -> str:
+    """What people would rather look at than read."""
+    return f'<div class="plots">{_progress(labels)}{_accuracy(quality)}{_standings(found)}</div>'
+
+
+def _progress(table: Table) -> str:
     """Labels by day."""
     return (
         f'<section class="card plot"><h3>Labels by day</h3>{day_chart(table)}'
@@ -47,7 +52,7 @@ def progress(table: Table) -> str:
     )
 
 
-def accuracy(quality: Quality) -> str:
+def _accuracy(quality: Quality) -> str:
     """How often each annotator is right, as far as it can be checked."""
     rows = [
         (q.annotator.id, Interval(q.reliability.accuracy, q.reliability.low, q.reliability.high), _checked(q))
@@ -63,9 +68,9 @@ def _checked(q: AnnotatorQuality) -> str:
     return count(q.reliability.checked, "answer")
 
 
-def standings(found: Sequence[Standing]) -> str:
+def _standings(found: Sequence[Standing]) -> str:
     """The leaderboard of policies."""
-    rows = [(s.policy, s.score, count(s.comparisons, "comparison")) for s in found]
+    rows = [(s.policy, s.score, count(s.comparisons, "pair")) for s in found]
     chart = interval_chart(rows, 0.5, "as good as the others", "Leaderboard of policies")
     note = "share of comparisons that a policy would win against the others (Bradley–Terry)"
     if not rows:
@@ -74,17 +79,16 @@ def standings(found: Sequence[Standing]) -> str:
     return f'<section class="card plot"><h3>Policies</h3>{body}</section>'
 
 
-HEADERS: tuple[str, ...] = (
+HEADERS = (
     "Annotator",
     "Labels",
-    "Known answers",
+    "Known",
     "Same again",
-    "First place wins",
-    "Agrees",
-    "κ",
+    "First place",
+    "Agrees (κ)",
     "Median time",
+    "Flip rate",
 )
-HEADERS += ("Flip rate", "")
 
 
 def annotators(quality: Quality) -> str:
@@ -92,6 +96,8 @@ def annotators(quality: Quality) -> str:
     head = "".join(f"<th>{escape(h)}</th>" for h in HEADERS)
     rows = "".join(_row(q) for q in quality.annotators)
     note = (
+        "Known: of pairs with a known answer, those that were right. Same again: on mirrored repeats. First place: how "
+        "often the answer shown first won. Agrees: with other people. Flip rate: what the reward model is told. "
         "Revoking lets all labels of an annotator count for nothing: the next fit of the reward model begins afresh "
         "without them and says what changed. Restoring takes that back."
     )
@@ -103,15 +109,23 @@ def annotators(quality: Quality) -> str:
 
 def _row(q: AnnotatorQuality) -> str:
     seconds = "–" if math.isnan(q.seconds) else duration(q.seconds)
-    cells = [str(q.labels), _share(q.gold), _share(q.repeats), _share(q.first_place), _share(q.agrees)]
-    cells += [plain(q.kappa), seconds, plain(q.flip_rate)]
+    agrees = f"{_share(q.agrees)} ({plain(q.kappa)})" if q.agrees.whole else "–"
+    cells = [
+        str(q.labels),
+        _share(q.gold),
+        _share(q.repeats),
+        _share(q.first_place),
+        agrees,
+        seconds,
+        plain(q.flip_rate),
+    ]
     does = "revoke" if q.revoked is None else "restore"
     why = "" if q.revoked is None else f' <span class="note">revoked: {escape(q.revoked)}</span>'
     name = escape(q.annotator.id)
     button = f'<button type="button" data-annotator="{name}" data-does="{does}">{does.capitalize()}</button>'
     shown = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
     kind = ' class="revoked"' if q.revoked is not None else ""
-    return f"<tr{kind}><td>{name}{why}</td>{shown}<td>{button}</td></tr>"
+    return f"<tr{kind}><td>{button} {name}{why}</td>{shown}</tr>"
 
 
 def _share(share: Share) -> str:

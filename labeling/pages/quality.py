@@ -16,7 +16,7 @@ from labeling.run_panels import style
 from labeling.store import Store
 
 REFRESH_SECONDS = 4.0
-PIECES = ("summary", "progress", "accuracy", "standings", "annotators")
+PIECES = ("summary", "figures", "annotators")
 REVOKE = """
 element.addEventListener("click", async (event) => {
   const button = event.target.closest("button[data-annotator]");
@@ -51,9 +51,7 @@ class Drawn:
                 quality, progress = store.quality(), store.figure("progress")
                 self._pieces = {
                     "summary": quality_panels.summary(quality, progress),
-                    "progress": quality_panels.progress(progress),
-                    "accuracy": quality_panels.accuracy(quality),
-                    "standings": quality_panels.standings(leaderboard(store.labeled_slates())),
+                    "figures": quality_panels.figures(quality, progress, leaderboard(store.labeled_slates())),
                     "annotators": quality_panels.annotators(quality),
                 }
                 self._marks = marks
@@ -80,10 +78,7 @@ def build(store: Store) -> None:
 
     with gr.Column(elem_classes="pf-page"):
         gr.HTML(style(), elem_classes="pf-run", padding=False, apply_default_css=False)
-        shown = [html(name) for name in PIECES[:1]]
-        with gr.Row():
-            shown += [html(name) for name in PIECES[1:4]]
-        shown.append(html(PIECES[4]))
+        shown = [html(name) for name in PIECES]
     held = gr.State(("",) * len(PIECES))
     timer = gr.Timer(REFRESH_SECONDS)
     page = gr.context.Context.root_block
