@@ -105,6 +105,9 @@ CREATE TABLE webhook (
 """
 
 FOURTH = """
+ALTER TABLE slate ADD COLUMN closed INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX slate_open ON slate(closed, seq);
+CREATE INDEX slate_open_size ON slate(closed, k);
 CREATE TABLE revocation (
     seq INTEGER PRIMARY KEY, annotator TEXT NOT NULL REFERENCES annotator(id), reason TEXT NOT NULL,
     author TEXT NOT NULL, created REAL NOT NULL, lifted REAL

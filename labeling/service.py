@@ -44,6 +44,7 @@ Rank = Annotated[StrictInt, Field(ge=1, le=MAX_CANDIDATES)]
 Place = Annotated[StrictInt, Field(ge=0, lt=MAX_CANDIDATES)]
 Word = Annotated[str, Field(pattern=r"^[\w-]{1,40}$")]
 HANG_UP_SECONDS = 1.0
+KEEP_ALIVE_SECONDS = 120  # whoever reads two long answers finds the connection open when they click
 RANDOM = SystemRandom()
 
 
@@ -326,7 +327,10 @@ def serve(store: Store, host: str, port: int, clips: Clips | None = None) -> Non
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill is a Ctrl-C
     webhooks = Sender(store)
     try:
-        config = uvicorn.Config(create_app(store, clips), log_level="warning", timeout_graceful_shutdown=10)
+        app = create_app(store, clips)
+        config = uvicorn.Config(
+            app, log_level="warning", timeout_graceful_shutdown=10, timeout_keep_alive=KEEP_ALIVE_SECONDS
+        )
         _Server(config).run(sockets=[listener])
     except KeyboardInterrupt:
         pass

@@ -98,7 +98,16 @@ class Store(StoredLeases, StoredRuns, StoredAccounts, StoredWebhooks):
             [*given, *judged, label.supersedes, time.time() if created is None else created, *said, label.purpose],
         )
         self.db.execute("DELETE FROM lease WHERE slate_id = ? AND annotator = ?", [label.slate_id, label.annotator])
+        self._close(label.slate_id)
         return 1
+
+    def _close(self, slate_id: str) -> None:
+        """Note whether a slate has its answers from people; whatever could change that for others opens them again."""
+        self.db.execute(
+            "UPDATE slate SET closed = (SELECT count(*) FROM standing JOIN annotator "
+            "ON annotator.id = standing.annotator WHERE slate_id = slate.id AND kind = 'human') >= ? WHERE id = ?",
+            [self.settings().overlap, slate_id],
+        )
 
     def labels(
         self, *, annotator: str | None = None, slate_id: str | None = None, history: bool = False

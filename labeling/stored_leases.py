@@ -20,8 +20,10 @@ from labeling.records import Purpose, Slate
 from labeling.stored_quality import StoredQuality
 from labeling.stored_slates import label_of
 
-# What a slate must meet to be given to a person.
-WANTED = """k BETWEEN :least AND :most AND id NOT IN (SELECT slate_id FROM standing WHERE annotator = :who)
+MOST_COUNTED = 1000
+# What a slate must meet to be given to a person. `closed` spares looking at what has its answers (see `Store._close`).
+WANTED = """closed = 0 AND k BETWEEN :least AND :most
+    AND id NOT IN (SELECT slate_id FROM standing WHERE annotator = :who)
     AND id NOT IN (SELECT slate_id FROM gold_item)
     AND (:stale = 0 OR run = '' OR
          iteration + :stale >= (SELECT max(iteration) FROM slate AS newer WHERE newer.run = slate.run))
@@ -112,7 +114,7 @@ class StoredLeases(StoredQuality):
             chosen = found[int(draw(asked["who"], given, "which") * len(found))]
             return chosen, "repeat" if kind == "repeat" else "teach"
         new = self.rows(
-            f"SELECT id FROM slate WHERE {WANTED} AND id NOT IN {HELD} ORDER BY seq DESC LIMIT 1",
+            f"SELECT id FROM slate INDEXED BY slate_open WHERE {WANTED} AND id NOT IN {HELD} ORDER BY seq DESC LIMIT 1",
             {**asked, "overlap": settings.overlap, "stale": settings.stale_iterations},
         )
         return (new[0]["id"], "teach") if new else None
@@ -204,10 +206,13 @@ class StoredLeases(StoredQuality):
             return self.db.execute(sql, [now + seconds, annotator, now]).rowcount
 
     def waiting(self, annotator: str, k: tuple[int, int]) -> int:
-        """How many slates of k[0]..k[1] candidates this annotator holds or could still be given."""
+        """How many slates of k[0]..k[1] candidates this annotator holds or could still be given.
+
+        It counts to MOST_COUNTED: each request asks this, and nobody need know whether it is 1000 or 100,000.
+        """
         settings = self.settings()
         values = {"who": annotator, "least": k[0], "most": k[1], "now": time.time()}
-        values |= {"overlap": settings.overlap, "stale": settings.stale_iterations}
+        values |= {"overlap": settings.overlap, "stale": settings.stale_iterations, "most_counted": MOST_COUNTED}
         qualifying = self.qualifying(annotator)
         if qualifying and qualifying.failed:
             return 0
@@ -215,7 +220,8 @@ class StoredLeases(StoredQuality):
             here = self.rows(f"SELECT count(*) AS n FROM ({GOLD_UNANSWERED})", values)
             return min(here[0]["n"], qualifying.of - qualifying.done)
         return self.rows(
-            f"SELECT (SELECT count(*) FROM slate WHERE {WANTED} AND id NOT IN {HELD}) + "
+            "SELECT (SELECT count(*) FROM "
+            f" (SELECT 1 FROM slate WHERE {WANTED} AND id NOT IN {HELD} LIMIT :most_counted)) + "
             "(SELECT count(*) FROM lease JOIN slate ON slate.id = slate_id "
             " WHERE annotator = :who AND expires > :now AND k BETWEEN :least AND :most) AS n",
             values,

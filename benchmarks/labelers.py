@@ -1,0 +1,166 @@
+"""Many people label at once: how long each waits, and how many labels a server takes when nobody pauses.
+
+    python benchmarks/labelers.py [LABELERS] [SECONDS]
+
+A real server process with real accounts on a fresh project; each simulated labeler has a session of their own and one
+connection that stays open, as a browser has. First everybody thinks, about 5 seconds (exponentially distributed)
+between an answer and the next: milliseconds of `lease` and `submit` are told as p50/p95/p99. A reply to `submit` holds
+the next two comparisons, so its time is what a labeler waits from click to next slate. Then nobody thinks: labels/s at
+saturation. A label counts when it was acknowledged, which is after its commit is on disk (SQLite, WAL,
+synchronous=FULL); at the end the store must hold exactly those. Clients and server share the machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import platform
+import random
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+
+THINK_SECONDS = 5.0
+SESSION_SECONDS = 3600.0
+ANSWER = "An answer of some length, as models write them, with a reason and an example. " * 6
+
+
+@dataclass
+class Client:
+    """One labeler: a session, a connection, and what the requests took."""
+
+    port: int
+    token: str
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    took: dict[str, list[float]] = field(default_factory=lambda: {"lease": [], "submit": []})
+    labels: int = 0
+
+    async def post(self, route: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Send a request and read its reply. Raises RuntimeError for anything but 200."""
+        data = json.dumps(body).encode()
+        head = (
+            f"POST /api/{route} HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\nContent-Type: application/json\r\n"
+            f"Authorization: Bearer {self.token}\r\nContent-Length: {len(data)}\r\n\r\n"
+        )
+        began = time.perf_counter()
+        self.writer.write(head.encode() + data)
+        lines = (await self.reader.readuntil(b"\r\n\r\n")).decode().lower().split("\r\n")
+        length = next(int(line.split(":")[1]) for line in lines if line.startswith("content-length:"))
+        reply = await self.reader.readexactly(length)
+        self.took[route].append(time.perf_counter() - began)
+        if " 200 " not in lines[0]:
+            raise RuntimeError(f"{lines[0]}: {reply[:200]!r}")
+        found: dict[str, Any] = json.loads(reply)
+        return found
+
+
+async def label(client: Client, think: float, until: float, chance: random.Random) -> None:
+    """Answer slate after slate until the time is over."""
+    if think:
+        await asyncio.sleep(chance.uniform(0, think))  # nobody starts in step with the others
+    lease = (await client.post("lease", {}))["lease"]
+    while lease is not None and time.perf_counter() < until:
+        if think:
+            await asyncio.sleep(chance.expovariate(1 / think))
+        ranks = [1, 2] if chance.random() < 0.5 else [2, 1]
+        key = f"{chance.getrandbits(64):016x}"
+        answer = {"client_key": key, "slate": lease["slate"], "outcome": "ranked", "ranks": ranks, "seconds": think}
+        reply = await client.post("submit", answer)
+        client.labels += reply["added"]
+        lease = reply["lease"]
+
+
+async def crowd(port: int, tokens: Sequence[str], think: float, seconds: float, seed: int) -> list[Client]:
+    """Everybody labels for that long."""
+    clients = [Client(port, token, *await asyncio.open_connection("127.0.0.1", port)) for token in tokens]
+    until = time.perf_counter() + seconds
+    await asyncio.gather(*(label(c, think, until, random.Random(f"{seed} {n}")) for n, c in enumerate(clients)))
+    for client in clients:
+        client.writer.close()
+    return clients
+
+
+def prepare(project: Path, labelers: int, slates: int) -> list[str]:
+    """A project with slates and people; returns a session's secret for each of them."""
+    from labeling.records import Candidate, Message, Prompt, Slate
+    from labeling.store import Store
+
+    store = Store(project, create=True)
+    store.add_slates(
+        Slate(Prompt((Message("user", f"Question {n}: {ANSWER}"),)), (Candidate(f"{n} {ANSWER}"), Candidate(ANSWER)))
+        for n in range(slates)
+    )
+    names = [f"labeler{n}" for n in range(labelers)]
+    for name in names:
+        store.join(store.invite("labeler", "benchmark"), name, "not a secret at all")
+    return [store.open_session(name, "token", "benchmark", SESSION_SECONDS) for name in names]
+
+
+def milliseconds(times: Sequence[float]) -> dict[str, float]:
+    """p50, p95 and p99."""
+    ordered = sorted(times)
+    return {f"p{q}": 1000 * ordered[min(len(ordered) - 1, len(ordered) * q // 100)] for q in (50, 95, 99)}
+
+
+def measure(labelers: int, seconds: float) -> dict[str, Any]:
+    """Both loads against one server."""
+    from labeling.store import Store
+
+    with tempfile.TemporaryDirectory() as folder:
+        project = Path(folder) / "project"
+        tokens = prepare(project, labelers, slates=int(labelers * seconds / THINK_SECONDS) + int(seconds * 1000))
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        command = [sys.executable, str(ROOT / "app.py"), "serve", "--project", str(project), "--port", str(port)]
+        server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert server.stdout is not None
+        try:
+            server.stdout.readline()  # it says where it is
+            calm = asyncio.run(crowd(port, tokens, THINK_SECONDS, seconds, 0))
+            began = time.perf_counter()
+            rushed = asyncio.run(crowd(port, tokens, 0.0, seconds / 2, 1))
+            rate = sum(c.labels for c in rushed) / (time.perf_counter() - began)
+        finally:
+            server.terminate()
+            server.wait()
+        acknowledged = sum(c.labels for c in [*calm, *rushed])
+        kept = len(Store(project).labels())
+        assert kept == acknowledged, f"{acknowledged} labels were acknowledged and {kept} are there"
+    submits = [t for c in calm for t in c.took["submit"]]
+    return {
+        "labelers": labelers,
+        "lease": milliseconds([t for c in calm for t in c.took["lease"]]),
+        "submit": milliseconds(submits),
+        "labels_per_second_with_pauses": len(submits) / seconds,
+        "saturation_labels_per_second": rate,
+        "saturation_submit": milliseconds([t for c in rushed for t in c.took["submit"]]),
+        "labels": acknowledged,
+        "load_before": os.getloadavg()[0],
+    }
+
+
+def main() -> None:
+    sys.path.insert(0, str(ROOT))
+    labelers, seconds = (int(a) if a else b for a, b in zip([*sys.argv[1:3], "", ""], (200, 60), strict=False))
+    result = measure(labelers, seconds)
+    result |= {"date": date.today().isoformat(), "python": platform.python_version(), "cores": os.cpu_count()}
+    result |= {"versions": {name: version(name) for name in ("fastapi", "uvicorn", "sqlite-utils")}}
+    (RESULTS / f"labelers-{labelers}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
