@@ -68,6 +68,14 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("judge", judge, "let an AI judge label the slates of a project")
     sub.add_argument("--judge", required=True, help="a judge file, or the name of a shipped one")
     sub.add_argument("--limit", type=_count, help="label at most so many slates")
+    sub.add_argument(
+        "--dry-run", action="store_true", help="ask nothing; say what it would take: calls, tokens, cost, time"
+    )
+    sub.add_argument(
+        "--money", type=_dollars, help="stop before it has cost more dollars, over all runs in the project"
+    )
+    sub.add_argument("--tokens", type=_count, help="stop before it has taken more tokens, over all runs")
+    sub.add_argument("--calls", type=_count, help="stop before it has made more calls, over all runs")
     sub = add("loop", loop, "run the online loop: sample, ask, refit, improve")
     add_run(sub, "run")
     sub.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
@@ -127,6 +135,16 @@ def _count(text: str) -> int:
     if not text.isdigit() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a count: give a whole number from 1")
     return int(text)
+
+
+def _dollars(text: str) -> float:
+    try:
+        dollars = float(text)
+    except ValueError:
+        dollars = -1.0
+    if not 0 <= dollars < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no amount: give dollars, like 2.50")
+    return dollars
 
 
 def serve(options: argparse.Namespace) -> None:
@@ -227,28 +245,10 @@ def recipes(options: argparse.Namespace) -> None:
 
 def judge(options: argparse.Namespace) -> None:
     """Let a judge label the slates that wait for it."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from judge_command import judge as run
 
-    from judges.batch import label_slates, waiting
-    from judges.config import load_judge
-    from labeling.store import Store
-    from rlhf.control.extra import pictures
-
-    store = Store(options.project)
-    judge = load_judge(shipped("judges", options.judge), DATA / "rubrics", pictures(store.segments))
-    todo = waiting(store.slates(), store.labels(annotator=judge.annotator.id))[: options.limit]
-    if todo:
-        judge.check()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    try:
-        with Progress(*columns) as progress:
-            task = progress.add_task(judge.annotator.id, total=len(todo))
-            outcomes = label_slates(judge, todo, store, lambda _: progress.advance(task))
-    except KeyboardInterrupt:
-        print("stopped; every finished label is kept, and the same command goes on from here")
-        raise
-    counts = ", ".join(f"{n} {outcome}" for outcome, n in outcomes.items())
-    print(f"{judge.annotator.id}: {counts or 'nothing left to label'}")
+    caps = {"money": options.money, "tokens": options.tokens, "calls": options.calls}
+    run(options.project, options.judge, options.limit, options.dry_run, caps)
 
 
 def loop(options: argparse.Namespace) -> None:

@@ -108,14 +108,15 @@ def _run(
         return str(path.parent / name) if name.endswith((".toml", ".jsonl")) else name
 
     judges = [
-        load_judge(shipped("judges", beside(name)), DATA / "rubrics", pictures(store.segments))
-        for name in config.labels.judges
+        load_judge(shipped("judges", beside(name)), DATA, pictures(store.segments)) for name in config.labels.judges
     ]
     what, make, gold = (
         _agent(config, store, judges) if is_agent(config) else _language_model(config, store, beside)  # type: ignore[arg-type]
     )
+    judges = [judge.checked(store) for judge in judges]
     for judge in judges:
-        judge.check()
+        for remark in judge.remarks:
+            print(f"{judge.annotator.id}: {remark}")
         store.add_annotator(judge.annotator)
 
     def ask(iteration: int, slates: Sequence[Slate]) -> list[LabeledSlate]:

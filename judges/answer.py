@@ -1,12 +1,13 @@
-"""What a judge is, and what it says about one slate."""
+"""What a judge is, what it is asked, and what it says about one slate."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from labeling.records import Annotator, JudgeCall, Outcome, Slate
+from judges.ledger import Ledger
+from labeling.records import Annotator, JudgeCall, Label, Outcome, Slate
 
 # What a judge makes of clips of an agent: it cannot compare them, it reads their descriptions, or it sees pictures too.
 Clips = Literal["cannot", "reads", "sees"]
@@ -23,6 +24,15 @@ class Answer:
     seconds: float | None = None
 
 
+@dataclass(frozen=True)
+class Waiting:
+    """A slate that waits for a judge. failure: its label there, which the next one supersedes. known: calls by key."""
+
+    slate: Slate
+    failure: Label | None = None
+    known: Mapping[str, JudgeCall] = field(default_factory=dict)
+
+
 class Judge(Protocol):
     """Anything that answers slates as one annotator."""
 
@@ -34,17 +44,22 @@ class Judge(Protocol):
     def clips(self) -> Clips:
         """What it makes of clips."""
 
-    def check(self) -> None:
-        """Find out early and cheaply whether it can work. Raises UserError with the cure if not."""
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a check found that the user should know."""
+
+    def checked(self, ledger: Ledger) -> Judge:
+        """Find out early and cheaply what it can do: the judge as it will work. Raises UserError if it cannot."""
 
     def answer(
         self,
-        slates: Sequence[Slate],
-        known: Mapping[str, JudgeCall],
-        record: Callable[[JudgeCall], None],
-        emit: Callable[[Slate, Answer], None],
+        slates: Iterable[Waiting],
+        ledger: Ledger,
+        keep: Callable[[Waiting, Answer], Label],
+        tell: Callable[[Label], None],
     ) -> None:
-        """Answer every slate through `emit`; record each new call before, and use successful `known` ones as they are.
+        """Answer every slate: `keep` writes an answer down as a label, `tell` is for labels that are on disk.
 
-        Raises KeyboardInterrupt after Ctrl-C, when what was under way is finished or given up.
+        New calls are in the ledger before; known ones that were answered are used as they are. Raises BudgetReached
+        when a cap ends it, KeyboardInterrupt after Ctrl-C, when what was under way is finished or given up.
         """

@@ -2,42 +2,43 @@
 
 A call is on disk before the label made from it, and a label's key follows from its annotator, its slate and the
 failure that it replaces. So it can be killed anywhere and run again: nothing is lost, doubled or paid for twice.
+Slates are taken from wherever they come page by page; only those under way are held.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
 
-from judges.answer import Answer, Judge
-from judges.verdict import ANSWERS
-from labeling.records import Annotator, JudgeCall, Label, Slate, content_id
+from judges.answer import Answer, Judge, Waiting
+from judges.budget import BudgetReached
+from judges.ledger import Ledger
+from judges.verdict import FINAL_LABELS
+from labeling.records import Annotator, Label, Slate, content_id
 
-
-class Ledger(Protocol):
-    """Where calls and labels are kept; the project's store is one. What a method returns from is on disk."""
-
-    def add_annotator(self, annotator: Annotator) -> None:
-        """Make an annotator known, or bring its weight up to date."""
-
-    def labels(self, *, annotator: str) -> list[Label]:
-        """The labels of an annotator that stand."""
-
-    def judge_calls(self, annotator: str) -> dict[str, JudgeCall]:
-        """All calls that an annotator has made, by key."""
-
-    def add_judge_call(self, call: JudgeCall) -> None:
-        """Keep a call; the retry of a failed one replaces it."""
-
-    def add_labels(self, labels: Iterable[Label]) -> int:
-        """Keep labels; one that is there already changes nothing."""
+PAGE = 256
 
 
-def waiting(slates: Iterable[Slate], standing: Iterable[Label]) -> list[Slate]:
-    """The slates that a judge has yet to answer, given its standing labels: new ones, and those where it failed."""
-    answered = {label.slate_id for label in standing if label.outcome in ANSWERS}
-    return [slate for slate in slates if slate.id not in answered]
+@dataclass
+class Judged:
+    """What a judge did: labels by type, and why it stopped before the end, if it did."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    stopped: str = ""
+
+
+def waiting(slates: Iterable[Slate], annotator: str, ledger: Ledger) -> Iterator[Waiting]:
+    """Those of the slates that a judge has yet to answer: new ones, and those where it failed."""
+    stream = iter(slates)
+    while page := list(islice(stream, PAGE)):
+        ids = [slate.id for slate in page]
+        standing, calls = ledger.labels_on(annotator, ids), ledger.judge_calls(annotator, ids)
+        for slate, id in zip(page, ids, strict=True):
+            label = standing.get(id)
+            if label is None or label.outcome not in FINAL_LABELS:
+                yield Waiting(slate, label, {key: call for key, call in calls.items() if call.slate_id == id})
 
 
 def label_slates(
@@ -45,27 +46,40 @@ def label_slates(
     slates: Iterable[Slate],
     ledger: Ledger,
     on_label: Callable[[Label], None] = lambda label: None,
-) -> Counter[str]:
-    """Let a judge label those of the slates that wait for it; count the outcomes. The ledger knows the slates.
+) -> Judged:
+    """Let a judge label those of the slates that wait for it. The ledger knows the slates.
 
-    `on_label` hears of each label once it is on disk. Raises UserError when the judge's endpoint stops
-    answering, KeyboardInterrupt after Ctrl-C: in both cases what was finished is kept, and the same call again
-    goes on from there.
+    `on_label` hears of each label once it is on disk. A cap that is reached ends it early; a revoked judge asks nothing. Raises UserError when the
+    judge's endpoint stops answering, KeyboardInterrupt after Ctrl-C. In all these cases what was finished is kept, and
+    the same call again goes on from there.
     """
-    ledger.add_annotator(judge.annotator)
-    standing = {label.slate_id: label for label in ledger.labels(annotator=judge.annotator.id)}
-    outcomes: Counter[str] = Counter()
+    judged = Judged()
 
-    def emit(slate: Slate, answer: Answer) -> None:
-        label = make_label(judge.annotator, slate, answer, standing.get(slate.id))
+    def keep(waiting: Waiting, answer: Answer) -> Label:
+        label = make_label(judge.annotator, waiting.slate, answer, waiting.failure)
         ledger.add_labels([label])
-        outcomes[label.outcome] += 1
+        return label
+
+    def tell(label: Label) -> None:
+        judged.outcomes[outcome_of(label)] += 1
         on_label(label)
 
-    todo = waiting(slates, standing.values())
-    if todo:
-        judge.answer(todo, ledger.judge_calls(judge.annotator.id), ledger.add_judge_call, emit)
-    return outcomes
+    revoked = ledger.revoked().get(judge.annotator.id)
+    if revoked is not None:
+        judged.stopped = f"{judge.annotator.id} is revoked ({revoked}), so its labels would count for nothing"
+        return judged
+    ledger.add_annotator(judge.annotator)
+    with ledger.judging_alone(judge.annotator.id):
+        try:
+            judge.answer(waiting(slates, judge.annotator.id, ledger), ledger, keep, tell)
+        except BudgetReached as reached:
+            judged.stopped = str(reached)
+    return judged
+
+
+def outcome_of(label: Label) -> str:
+    """The type under which a judge's label is counted: that of a call, where an order of equals is a tie."""
+    return "tie" if label.ranks and len(set(label.ranks)) == 1 else "label" if label.ranks else label.outcome
 
 
 def make_label(annotator: Annotator, slate: Slate, answer: Answer, failure: Label | None) -> Label:

@@ -12,20 +12,25 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from judges.answer import Judge
+from judges.budget import Budget, Price
+from judges.canaries import CanaryRules
 from judges.criteria import STRICT
 from judges.criteria_judge import CriteriaJudge
 from judges.endpoint import Endpoint
 from judges.endpoint_judge import EndpointJudge
 from judges.pictures import Draw
+from judges.prices import load_prices
 from judges.questions import WORDING
 from judges.rubric import load_rubric, score
 from judges.toml_data import read_toml, validated
 from labeling.records import Annotator, Candidate, Message, Prompt, UserError, content_id
 
 KINDS = ("criteria", "endpoint")
+REASONED_REPLY = 768  # tokens of a reply that reasons first, where the file does not say
 KEPT_CLIPS = 128  # clips whose pictures are kept in memory, some 100 kB each: one is asked about several times
 BASE_URL_ENV = "OPENAI_BASE_URL"
-ENDPOINT_KEYS = {field.name for field in fields(Endpoint)} - {"api_key"} | {"api_key_env"}
+SECTIONS = {"budget", "price", "canaries"}
+ENDPOINT_KEYS = {field.name for field in fields(Endpoint)} - {"api_key"} | {"api_key_env"} | SECTIONS
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -39,8 +44,8 @@ class JudgeFile:
     flip_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
-def load_judge(path: Path, rubrics: Path, frames: Draw | None = None) -> Judge:
-    """Load a judge from a TOML file; `rubrics` is the folder of the shipped rubrics.
+def load_judge(path: Path, shipped: Path, frames: Draw | None = None) -> Judge:
+    """Load a judge from a TOML file; `shipped` is the folder of shipped data: rubrics and prices.
 
     frames: draws clips (id and count to PNGs), for judges that see; what was drawn of late is kept. A rubric given as
     a path is looked for beside the judge's file. Raises UserError, one line that names file, key and cure, also when
@@ -52,18 +57,28 @@ def load_judge(path: Path, rubrics: Path, frames: Draw | None = None) -> Judge:
         raise UserError(f"{path}: kind = {kind!r}: must be one of {', '.join(KINDS)}")
     asked = {key: data.pop(key) for key in ENDPOINT_KEYS & data.keys()} if kind == "endpoint" else {}
     file = validated(JudgeFile, data, path, others=ENDPOINT_KEYS if kind == "endpoint" else ())
-    rubric = load_rubric(str(path.parent / file.rubric) if file.rubric.endswith(".toml") else file.rubric, rubrics)
+    rubric = load_rubric(
+        str(path.parent / file.rubric) if file.rubric.endswith(".toml") else file.rubric, shipped / "rubrics"
+    )
     if kind == "criteria":
         score(rubric, Prompt((Message("user", "?"),)), Candidate(""))  # says so when the rubric has no criteria
         return CriteriaJudge(_annotator(file, "criteria", rubric.fingerprint), rubric)
     key, key_source = _api_key(asked.pop("api_key_env", ""), path)
+    budget = validated(Budget, asked.pop("budget", {}), path, section="budget")
+    canaries = validated(CanaryRules, asked.pop("canaries", {}), path, section="canaries")
+    price = validated(Price, asked.pop("price"), path, section="price") if "price" in asked else None
+    if rubric.reasoning:
+        asked.setdefault("max_tokens", REASONED_REPLY)
     endpoint = validated(Endpoint, {"base_url": _base_url(asked, path), **asked, "api_key": key}, path)
     if endpoint.frames and frames is None:
         raise UserError(f"{path}: frames = {endpoint.frames}, but there are no clips to draw here: set frames = 0")
     sees = [endpoint.frames] if endpoint.frames else []
     version = content_id("judge", rubric.fingerprint, WORDING, *sees)
     draw = lru_cache(KEPT_CLIPS)(frames) if frames else None
-    return EndpointJudge(_annotator(file, endpoint.model, version), rubric, endpoint, str(path), key_source, draw)
+    price = price or load_prices(shipped / "prices.toml").price(endpoint.base_url, endpoint.model)
+    annotator = _annotator(file, endpoint.model, version)
+    judge = EndpointJudge(annotator, rubric, endpoint, str(path), key_source, draw, price=price, canary_rules=canaries)
+    return judge.within(budget)
 
 
 def _annotator(file: JudgeFile, model: str, version: str) -> Annotator:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import islice
 
-from judges.answer import Answer, Clips
+from judges.answer import Answer, Clips, Waiting
+from judges.ledger import Ledger
 from judges.orders import weak_order
 from judges.rubric import Rubric, score
-from labeling.records import Annotator, JudgeCall, Slate
+from labeling.records import Annotator, Label, Slate
+
+PAGE = 64
 
 
 @dataclass(frozen=True)
@@ -24,19 +28,30 @@ class CriteriaJudge:
         """The words of a description say nothing about the agent."""
         return "cannot"
 
-    def check(self) -> None:
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """There is nothing to remark."""
+        return ()
+
+    def checked(self, ledger: Ledger) -> CriteriaJudge:
         """Nothing can be down here."""
+        return self
 
     def answer(
         self,
-        slates: Sequence[Slate],
-        known: Mapping[str, JudgeCall],
-        record: Callable[[JudgeCall], None],
-        emit: Callable[[Slate, Answer], None],
+        slates: Iterable[Waiting],
+        ledger: Ledger,
+        keep: Callable[[Waiting, Answer], Label],
+        tell: Callable[[Label], None],
     ) -> None:
-        """Answer every slate; it makes no calls."""
-        for slate in slates:
-            emit(slate, self.compare(slate))
+        """Answer every slate, with one commit for a page of them; it makes no calls."""
+        stream = iter(slates)
+        while page := list(islice(stream, PAGE)):
+            answers = [(waiting, self.compare(waiting.slate)) for waiting in page]
+            with ledger.writing():
+                labels = [keep(waiting, answer) for waiting, answer in answers]
+            for label in labels:
+                tell(label)
 
     def compare(self, slate: Slate) -> Answer:
         """Rank one slate. For a pair also P(0 better) = σ((s0 - s1) / temperature), ½ where it is tied."""

@@ -1,4 +1,4 @@
-"""One question to any OpenAI-compatible endpoint: settings, the request with its retries, and what came back.
+"""One question to any OpenAI-compatible endpoint: settings, the request, and what came back.
 
 What comes back is hostile: the body is read up to a limit, validated here, and anything else becomes a
 `CallFailed` with a reason. Nothing here knows what a verdict is.
@@ -9,18 +9,17 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as validated_dataclass
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from judges.criteria import STRICT
-from judges.pictures import ChatMessage, chat, grey_png, image_part
+from judges.pictures import ChatMessage
 from judges.verdict import excerpt
-from labeling.records import Message, UserError
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -28,34 +27,66 @@ if TYPE_CHECKING:
 MAX_REPLY_BYTES = 4 << 20
 LONGEST_RETRY_AFTER = 120.0
 TOP_LOGPROBS = 20
-BACKOFF = wait_random_exponential(multiplier=0.5, max=8)
+SHORT_REPLY = 64
+NEVER_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout")  # causes of the client's that come before any request
+
+TOKEN_LIMITS: tuple[Literal["max_tokens"], Literal["max_completion_tokens"]] = ("max_tokens", "max_completion_tokens")
+VERDICTS_OF_PAIRS = ["A", "B", "TIE", "ABSTAIN"]
+VERDICT_SCHEMA: dict[str, Any] = {
+    "type": "json_schema",
+    "json_schema": {
+        "name": "verdict",
+        "strict": True,
+        "schema": {
+            "type": "object",
+            "properties": {"verdict": {"type": "string", "enum": VERDICTS_OF_PAIRS}},
+            "required": ["verdict"],
+            "additionalProperties": False,
+        },
+    },
+}
+
+Headers = Mapping[str, str]
 
 
 @validated_dataclass(frozen=True, config=STRICT)
 class Endpoint:
     """Where a judge's model answers, and how it is asked.
 
-    api_key: already read from the environment; empty for servers that need none. logprobs: ask for the
-    probabilities of the verdict's token. token_limit: newer OpenAI models want "max_completion_tokens".
-    frames: pictures shown of each clip, to models that see; 0 = its description alone.
+    api_key: already read from the environment; empty for servers that need none. concurrency: the most calls at once;
+    how many there are follows from how the endpoint bears them. requests_per_minute, tokens_per_minute: its limits,
+    where it does not tell them itself. max_retries: of a failed call; being asked to slow down is no failure.
+    samples: how often each order of a slate is asked. logprobs: ask for the probabilities of the verdict's token.
+    schema: have verdicts about pairs as JSON by a schema. token_limit: newer OpenAI models want
+    "max_completion_tokens". frames: pictures shown of each clip, to models that see; 0 = its description alone.
     """
 
     base_url: Annotated[str, Field(pattern=r"^https?://[^/]+")]
     model: Annotated[str, Field(min_length=1)]
     api_key: str = field(default="", repr=False)
-    concurrency: Annotated[int, Field(ge=1, le=1000)] = 8
+    concurrency: Annotated[int, Field(ge=1, le=1000)] = 64
+    requests_per_minute: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    tokens_per_minute: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 60
     max_retries: Annotated[int, Field(ge=0, le=20)] = 4
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
-    max_tokens: Annotated[int, Field(ge=1)] = 64
+    samples: Annotated[int, Field(ge=1, le=100)] = 1
+    max_tokens: Annotated[int, Field(ge=1)] = SHORT_REPLY
     logprobs: bool = True
+    schema: bool = False
     token_limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     frames: Annotated[int, Field(ge=0, le=8)] = 0
 
-    def sampling(self) -> dict[str, Any]:
-        """The request's settings besides model and messages."""
+    @property
+    def seeded(self) -> bool:
+        """Whether replies are drawn, each from a seed of its own."""
+        return self.samples > 1 and self.temperature > 0
+
+    def sampling(self, sample: int = 0) -> dict[str, Any]:
+        """The request's settings besides model, messages and form."""
         settings: dict[str, Any] = {"temperature": self.temperature, self.token_limit: self.max_tokens}
-        return settings | ({"logprobs": True, "top_logprobs": TOP_LOGPROBS} if self.logprobs else {})
+        settings |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS} if self.logprobs else {}
+        return settings | ({"seed": sample} if self.seeded else {})
 
 
 class _Alternative(BaseModel):
@@ -83,13 +114,15 @@ class _Choice(BaseModel):
 
 
 class _Usage(BaseModel):
-    prompt_tokens: int = Field(default=0, ge=0, lt=1 << 53)
+    prompt_tokens: int = Field(ge=0, lt=1 << 53)
     completion_tokens: int = Field(default=0, ge=0, lt=1 << 53)
 
 
 class _Completion(BaseModel):
     choices: list[_Choice] = Field(min_length=1)
     usage: _Usage | None = None
+    id: str | None = None
+    model: str | None = None
 
 
 COMPLETION = TypeAdapter(_Completion)
@@ -97,27 +130,46 @@ COMPLETION = TypeAdapter(_Completion)
 
 @dataclass(frozen=True)
 class Completion:
-    """A model's reply. tokens: each token's text with the log-probabilities of its alternatives, if they came."""
+    """A model's reply. tokens: each token's text with the log-probabilities of its alternatives, if they came.
+
+    usage: tokens of question and reply, None if the endpoint does not count. id, model: as the endpoint calls the reply
+    and the model that gave it.
+    """
 
     text: str
     finish_reason: str
     refusal: str
     tokens: tuple[tuple[str, Mapping[str, float]], ...]
-    prompt_tokens: int
-    reply_tokens: int
+    usage: tuple[int, int] | None
     seconds: float
+    id: str = ""
+    model: str = ""
 
 
 class CallFailed(Exception):
-    """No usable reply came. status: the HTTP status, 0 if none; retry: whether another try may help."""
+    """No usable reply came.
 
-    def __init__(self, reason: str, status: int = 0, retry: bool = True, after: float | None = None) -> None:
+    status: the HTTP status, 0 if none. retry: whether another try may help. after: seconds that the endpoint asks for.
+    billed: whether the endpoint may have billed it all the same.
+    """
+
+    def __init__(
+        self, reason: str, status: int = 0, retry: bool = True, after: float | None = None, billed: bool = False
+    ) -> None:
         super().__init__(reason)
-        self.status, self.retry, self.after = status, retry, after
+        self.status, self.retry, self.after, self.billed = status, retry, after, billed
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked in one call, besides the model: messages in the chat format, and settings."""
+
+    messages: Sequence[ChatMessage]
+    settings: Mapping[str, Any]
 
 
 def open_client(endpoint: Endpoint) -> AsyncOpenAI:
-    """A client for one event loop, to be used as an async context manager. It does not retry: `ask` does."""
+    """A client for one event loop, to be used as an async context manager. It does not retry: `judges.calling` does."""
     from openai import AsyncOpenAI
 
     return AsyncOpenAI(
@@ -128,58 +180,54 @@ def open_client(endpoint: Endpoint) -> AsyncOpenAI:
     )
 
 
-async def ask(client: AsyncOpenAI, endpoint: Endpoint, messages: Sequence[ChatMessage], retries: int) -> Completion:
-    """Ask once, and again up to `retries` times while that may help; each try ends after timeout_seconds.
+async def ask(
+    client: AsyncOpenAI,
+    endpoint: Endpoint,
+    request: Request,
+    idempotency_key: str,
+    hear: Callable[[Headers], None],
+) -> Completion:
+    """Ask once, for at most timeout_seconds. `hear` gets the headers of whatever comes back. Raises CallFailed.
 
-    A Retry-After of up to two minutes is waited for, otherwise the wait is random and grows. Raises CallFailed.
+    An endpoint that knows the idempotency key answers the same request again without billing it again.
     """
-
-    async def attempt() -> Completion:
-        try:
-            async with asyncio.timeout(endpoint.timeout_seconds):
-                return await _ask_once(client, endpoint, messages)
-        except TimeoutError as error:
-            raise CallFailed(f"no reply within {endpoint.timeout_seconds:g} s") from error
-
-    retrying = AsyncRetrying(
-        stop=stop_after_attempt(retries + 1),
-        retry=retry_if_exception(lambda error: isinstance(error, CallFailed) and error.retry),
-        wait=_wait,
-        reraise=True,
-    )
-    return await retrying(attempt)
+    try:
+        async with asyncio.timeout(endpoint.timeout_seconds):
+            return await _ask(client, endpoint, request, idempotency_key, hear)
+    except TimeoutError as error:
+        raise CallFailed(f"no reply within {endpoint.timeout_seconds:g} s", billed=True) from error
 
 
-def _wait(state: RetryCallState) -> float:
-    error = state.outcome.exception() if state.outcome else None
-    asked_for = error.after if isinstance(error, CallFailed) else None
-    return BACKOFF(state) if asked_for is None else asked_for
-
-
-async def _ask_once(client: AsyncOpenAI, endpoint: Endpoint, messages: Sequence[ChatMessage]) -> Completion:
+async def _ask(
+    client: AsyncOpenAI, endpoint: Endpoint, request: Request, idempotency_key: str, hear: Callable[[Headers], None]
+) -> Completion:
     import openai
 
     started = time.monotonic()
-    shown: Any = messages
-    request = client.chat.completions.with_streaming_response.create(
-        model=endpoint.model, messages=shown, **endpoint.sampling()
+    messages: Any = request.messages
+    settings: Any = request.settings
+    sent = client.chat.completions.with_streaming_response.create(
+        model=endpoint.model, messages=messages, extra_headers={"Idempotency-Key": idempotency_key}, **settings
     )
     body = bytearray()
     try:
-        async with request as response:
+        async with sent as response:
+            hear(response.headers)
             async for chunk in response.iter_bytes():
                 body += chunk
                 if len(body) > MAX_REPLY_BYTES:
-                    raise CallFailed(f"the reply exceeds {MAX_REPLY_BYTES >> 20} MiB", retry=False)
+                    raise CallFailed(f"the reply exceeds {MAX_REPLY_BYTES >> 20} MiB", 200, retry=False, billed=True)
     except openai.APITimeoutError as error:
-        raise CallFailed(f"no reply within {endpoint.timeout_seconds:g} s") from error
+        raise CallFailed(f"no reply within {endpoint.timeout_seconds:g} s", billed=True) from error
     except openai.APIStatusError as error:
+        hear(error.response.headers)
         raise _refusal_of(error) from error
     except (openai.OpenAIError, OSError) as error:
-        raise CallFailed(f"no connection ({error.__cause__ or error})") from error
+        unheard = type(error.__cause__).__name__ in NEVER_SENT
+        raise CallFailed(f"no connection ({error.__cause__ or error})", billed=not unheard) from error
     except Exception as error:
         if type(error).__module__.startswith(("httpx", "httpcore")):  # what the client's transport lets through
-            raise CallFailed(f"the connection broke ({type(error).__name__}: {error})") from error
+            raise CallFailed(f"the connection broke ({type(error).__name__}: {error})", billed=True) from error
         raise
     return _read_body(bytes(body), time.monotonic() - started)
 
@@ -187,21 +235,29 @@ async def _ask_once(client: AsyncOpenAI, endpoint: Endpoint, messages: Sequence[
 def _refusal_of(error: Any) -> CallFailed:
     """Why the endpoint answered with an error status, and whether and when to ask again."""
     status: int = error.status_code
-    after = _seconds(error.response.headers.get("retry-after"))
-    again = (status in (408, 409, 429) or status >= 500) and error.code != "insufficient_quota"
-    again = again and (after is None or after <= LONGEST_RETRY_AFTER)
+    headers: Headers = error.response.headers
+    after = seconds_to_wait(headers)
+    told = headers.get("x-should-retry")
+    again = status in (408, 409, 429) or status >= 500 if told is None else told == "true"
+    again = again and error.code != "insufficient_quota" and (after is None or after <= LONGEST_RETRY_AFTER)
     body = error.body if isinstance(error.body, Mapping) else {}
     said = body.get("message") or error.response.text or "no explanation"
     return CallFailed(f"status {status}: {excerpt(str(said))}", status, again, after)
 
 
-def _seconds(header: str | None) -> float | None:
-    """Seconds of a Retry-After header, None when there is none that can be read."""
+def seconds_to_wait(headers: Headers, now: float | None = None) -> float | None:
+    """What retry-after-ms or Retry-After (seconds or a date) asks for, None when neither can be read."""
+    for name, divisor in (("retry-after-ms", 1000), ("retry-after", 1)):
+        try:
+            seconds = float(headers.get(name, "")) / divisor
+        except ValueError:
+            continue
+        return seconds if math.isfinite(seconds) and seconds >= 0 else None
     try:
-        seconds = float(header or "")
-    except ValueError:
+        date = parsedate_to_datetime(headers.get("retry-after", "")).timestamp()
+    except (ValueError, OverflowError):
         return None
-    return seconds if math.isfinite(seconds) and seconds >= 0 else None
+    return max(0.0, date - (time.time() if now is None else now))
 
 
 def _read_body(body: bytes, seconds: float) -> Completion:
@@ -211,47 +267,17 @@ def _read_body(body: bytes, seconds: float) -> Completion:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
         raise CallFailed(
-            f"the reply is no chat completion ({where}{': ' if where else ''}{excerpt(first['msg'])})"
+            f"the reply is no chat completion ({where}{': ' if where else ''}{excerpt(first['msg'])})", 200, billed=True
         ) from error
-    choice, usage = completion.choices[0], completion.usage or _Usage()
+    choice, usage = completion.choices[0], completion.usage
     content = choice.logprobs.content if choice.logprobs else None
     return Completion(
         text=choice.message.content or "",
         finish_reason=choice.finish_reason or "",
         refusal=choice.message.refusal or "",
         tokens=tuple((t.token, {a.token: a.logprob for a in t.top_logprobs}) for t in content or ()),
-        prompt_tokens=usage.prompt_tokens,
-        reply_tokens=usage.completion_tokens,
+        usage=(usage.prompt_tokens, usage.completion_tokens) if usage else None,
         seconds=seconds,
+        id=completion.id or "",
+        model=completion.model or "",
     )
-
-
-async def probe(endpoint: Endpoint, key_source: str, file: str) -> None:
-    """Ask one small question with the judge's own settings, and again with a picture where pictures will be shown.
-
-    Raises UserError naming what is wrong and the cure.
-    """
-    words = "Reply with the letter A."
-    seen: ChatMessage = {"role": "user", "content": [{"type": "text", "text": words}, image_part(grey_png())]}
-    understood = False
-    try:
-        async with open_client(endpoint) as client:
-            await ask(client, endpoint, chat([Message("user", words)]), retries=1)
-            understood = True
-            if endpoint.frames:
-                await ask(client, endpoint, [seen], retries=1)
-    except CallFailed as failure:
-        if understood and failure.status not in (0, 401, 403, 429):
-            raise UserError(
-                f"{file}: frames = {endpoint.frames}, but {endpoint.model!r} at {endpoint.base_url} takes no pictures "
-                f"({failure}): name a model that sees, or set frames = 0 to judge by descriptions alone"
-            ) from failure
-        cures = {
-            0: "start the server, or mend base_url",
-            400: f"check model = {endpoint.model!r} and try logprobs = false, another token_limit or temperature",
-            401: f"check the key ({key_source})",
-            403: f"check the key ({key_source})",
-            404: f"check model = {endpoint.model!r} and base_url (it usually ends in /v1)",
-        }
-        cure = cures.get(failure.status, "try again later, or name another endpoint")
-        raise UserError(f"{file}: the endpoint {endpoint.base_url} failed: {failure}: {cure}") from failure

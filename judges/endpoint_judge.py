@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Any
 
-from judges.answer import Answer, Clips
-from judges.endpoint import CallFailed, Endpoint, ask, open_client, probe
-from judges.orders import Reply, combine, reply_of
+from judges.answer import Answer, Clips, Waiting
+from judges.budget import FREE, UNLIMITED, Budget, BudgetReached, Price, Size, size_of
+from judges.calling import Caller
+from judges.canaries import DEFAULT_CANARIES, CanaryRules
+from judges.endpoint import VERDICT_SCHEMA, Endpoint, Request, open_client
+from judges.endpoint_run import EndpointRun
+from judges.ledger import Ledger, LedgerWriter
+from judges.pace import Pace
 from judges.pictures import Draw, chat, chat_with_pictures
+from judges.probe import Probe
 from judges.questions import Question, questions
 from judges.rubric import Rubric
-from judges.verdict import ANSWERS
-from judges.workers import run_workers
-from labeling.records import Annotator, JudgeCall, Slate, UserError, content_id
-
-if TYPE_CHECKING:
-    from openai import AsyncOpenAI
-
-FEWEST_FAILURES_TO_STOP = 20
+from judges.verdict import FINAL_CALLS
+from labeling.records import Annotator, Label, Slate, UserError, content_id
 
 
 @dataclass(frozen=True)
 class EndpointJudge:
     """A model behind an endpoint, with a rubric. file, key_source: the file and the key's origin, for messages.
 
-    draw: draws clips for a model that sees; it is called in the thread that asks, for each order of a slate.
+    price: None where it is not known. draw: draws clips for a model that sees; it is called in the thread that asks,
+    for each question.
     """
 
     annotator: Annotator
@@ -36,73 +38,110 @@ class EndpointJudge:
     file: str
     key_source: str
     draw: Draw | None = None
+    budget: Budget = UNLIMITED
+    price: Price | None = None
+    canary_rules: CanaryRules = DEFAULT_CANARIES
+    remarks: tuple[str, ...] = ()
 
     @property
     def clips(self) -> Clips:
         """A description is text like any other; pictures come with it if the endpoint is to see `frames` of them."""
         return "sees" if self.endpoint.frames else "reads"
 
-    def check(self) -> None:
-        """Ask one small question. Raises UserError naming base_url and the cure when it gets no answer."""
-        asyncio.run(probe(self.endpoint, self.key_source, self.file))
+    def within(self, budget: Budget) -> EndpointJudge:
+        """The same judge with another budget. Raises UserError for a cap in dollars where no price is known."""
+        if budget.money is not None and self.price is None:
+            raise UserError(
+                f"{self.file}: there is a cap of ${budget.money:g}, but the price of {self.endpoint.model!r} is not "
+                "known: say it in [price] prompt and completion (dollars for a million tokens, 0 for your own server)"
+            )
+        return replace(self, budget=budget)
+
+    def checked(self, ledger: Ledger) -> EndpointJudge:
+        """Ask small questions, and do without what the endpoint cannot do.
+
+        Raises UserError naming base_url and the cure when it gets no answer.
+        """
+        return asyncio.run(self._checked(ledger))
+
+    async def _checked(self, ledger: Ledger) -> EndpointJudge:
+        async with self._calling(ledger) as (caller, _, _):
+            probe = Probe(caller, self.endpoint, self.key_source, self.file)
+            try:
+                endpoint = await probe.abilities()
+            except BudgetReached as reached:
+                raise UserError(f"{self.file}: {reached}: raise the cap to go on") from reached
+            return replace(self, endpoint=endpoint, remarks=tuple(probe.remarks))
+
+    @asynccontextmanager
+    async def _calling(self, ledger: Ledger) -> AsyncIterator[tuple[Caller, LedgerWriter, Pace]]:
+        e = self.endpoint
+        pace = Pace(e.concurrency, e.requests_per_minute, e.tokens_per_minute)
+        async with open_client(e) as client, LedgerWriter(ledger) as writer:
+            price = self.price or FREE
+            yield Caller(client, e, self.annotator.id, ledger, writer, self.budget, price, pace), writer, pace
 
     def answer(
         self,
-        slates: Sequence[Slate],
-        known: Mapping[str, JudgeCall],
-        record: Callable[[JudgeCall], None],
-        emit: Callable[[Slate, Answer], None],
+        slates: Iterable[Waiting],
+        ledger: Ledger,
+        keep: Callable[[Waiting, Answer], Label],
+        tell: Callable[[Label], None],
     ) -> None:
         """Answer every slate, several at once. See `judges.answer.Judge`.
 
         Raises UserError when many calls in a row got no reply: the endpoint is down, and asking on is no use; and when
         a clip cannot be drawn.
         """
-        asyncio.run(self._answer_all(slates, known, record, emit))
+        asyncio.run(self._answer_all(slates, ledger, keep, tell))
 
     async def _answer_all(
         self,
-        slates: Sequence[Slate],
-        known: Mapping[str, JudgeCall],
-        record: Callable[[JudgeCall], None],
-        emit: Callable[[Slate, Answer], None],
+        slates: Iterable[Waiting],
+        ledger: Ledger,
+        keep: Callable[[Waiting, Answer], Label],
+        tell: Callable[[Label], None],
     ) -> None:
-        failures_in_a_row, last_failure = 0, ""
+        async with self._calling(ledger) as (caller, writer, pace):
+            await EndpointRun(self, ledger, caller, writer, pace, keep, tell).answer_all(slates)
 
-        async with open_client(self.endpoint) as client:
+    def questions(self, slate: Slate) -> tuple[Question, Question]:
+        """What is asked about a slate: both orders."""
+        return questions(self.rubric, slate, self.endpoint.frames > 0, self._as_json(len(slate.candidates)))
 
-            async def call(question: Question) -> JudgeCall:
-                nonlocal failures_in_a_row, last_failure
-                key = self.call_key(question)
-                if key in known and known[key].outcome in ANSWERS:
-                    return known[key]
-                made = await self._call(client, key, question)
-                record(made)
-                if made.outcome == "endpoint_failure":
-                    failures_in_a_row, last_failure = failures_in_a_row + 1, made.reply
-                else:
-                    failures_in_a_row = 0
-                return made
+    def _as_json(self, k: int) -> bool:
+        """Whether a verdict about k candidates is to come as JSON by a schema."""
+        return self.endpoint.schema and k == 2 and not self.rubric.reasoning
 
-            async def work(slate: Slate) -> None:
-                asked = questions(self.rubric, slate, self.endpoint.frames > 0)
-                calls = [await call(question) for question in asked]
-                emit(slate, answer_of(calls))
-                if failures_in_a_row >= max(FEWEST_FAILURES_TO_STOP, 2 * self.endpoint.concurrency):
-                    raise UserError(
-                        f"{self.file}: the endpoint {self.endpoint.base_url} failed {failures_in_a_row} times in a "
-                        f"row ({last_failure}): mend it and run the same command again, it goes on from here"
-                    )
+    def unanswered(self, waiting: Waiting) -> Iterator[Size]:
+        """The sizes of the questions about a slate that are still to be asked."""
+        for question in self.questions(waiting.slate):
+            pictures = self.endpoint.frames * sum(part.clip != "" for part in question.parts)
+            size = replace(size_of(chat(question.messages)), pictures=pictures)
+            for sample in range(self.endpoint.samples):
+                last = waiting.known.get(self.call_key(question, sample))
+                if last is None or last.outcome not in FINAL_CALLS:
+                    yield size
 
-            await run_workers(slates, work, self.endpoint.concurrency, self.endpoint.timeout_seconds)
-
-    def call_key(self, question: Question) -> str:
+    def call_key(self, question: Question, sample: int = 0) -> str:
         """The same question to the same model with the same settings is one call; clips stand for their pictures."""
         shown = [[m.role, m.content] for m in question.messages]
         clips = [part.clip for part in question.parts if part.clip]
         seen = [[self.endpoint.frames, clips]] if clips else []
-        asked = [self.endpoint.model, self.endpoint.sampling(), shown, *seen]
+        settings = self.settings(question, sample)
+        asked = [self.rubric.fingerprint, self.endpoint.model, settings, sample, shown, *seen]
         return content_id("call", self.annotator.id, question.slate.id, question.order, asked)
+
+    def request(self, question: Question, sample: int = 0) -> Request:
+        """What is sent to ask a question."""
+        seen = any(part.clip for part in question.parts)
+        messages = chat_with_pictures(question, self._pictures) if seen else chat(question.messages)
+        return Request(messages, self.settings(question, sample))
+
+    def settings(self, question: Question, sample: int) -> dict[str, Any]:
+        """Sampling, and for pairs the form of the reply if it is to be JSON."""
+        form = {"response_format": VERDICT_SCHEMA} if self._as_json(len(question.order)) else {}
+        return self.endpoint.sampling(sample) | form
 
     def _pictures(self, clip: str) -> Sequence[bytes]:
         """The pictures of a clip. Raises UserError when it cannot be drawn: that is no failure of the endpoint."""
@@ -115,31 +154,3 @@ class EndpointJudge:
                 f"{self.file}: frames = {frames}, but {clip} cannot be drawn ({error}): mend that, or set "
                 "frames = 0 to judge by descriptions alone"
             ) from error
-
-    async def _call(self, client: AsyncOpenAI, key: str, question: Question) -> JudgeCall:
-        """Ask one question; a failure is a call too, with its reason in place of the reply."""
-        seen = any(part.clip for part in question.parts)
-        messages = chat_with_pictures(question, self._pictures) if seen else chat(question.messages)
-        try:
-            completion = await ask(client, self.endpoint, messages, self.endpoint.max_retries)
-        except CallFailed as failure:
-            return JudgeCall(key, self.annotator.id, question.slate.id, str(failure), "endpoint_failure")
-        reply = reply_of(question.order, completion)
-        return JudgeCall(
-            key=key,
-            annotator=self.annotator.id,
-            slate_id=question.slate.id,
-            reply=reply.to_json(),
-            outcome=reply.verdict.outcome,
-            prompt_tokens=completion.prompt_tokens,
-            reply_tokens=completion.reply_tokens,
-            seconds=completion.seconds,
-        )
-
-
-def answer_of(calls: Sequence[JudgeCall]) -> Answer:
-    """The answer that the calls about one slate amount to; one that failed makes it that failure."""
-    for call in calls:
-        if call.outcome == "endpoint_failure":
-            return Answer("endpoint_failure", reason=call.reply)
-    return combine([Reply.from_json(call.reply) for call in calls], sum(call.seconds for call in calls))

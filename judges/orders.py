@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import cast
 
 from judges.answer import Answer
 from judges.endpoint import Completion
-from judges.verdict import ANSWERS, TIE, Verdict, read_verdict
+from judges.injection import favoured_attempt
+from judges.verdict import FINAL_CALLS, TIE, VERDICTS, Verdict, read_verdict
+from labeling.records import Outcome, Slate
 
 ROUNDING = 1e-9
 
@@ -19,7 +23,8 @@ class Reply:
     """What the ledger keeps of a completion: enough to read the verdict again.
 
     order: as it was shown. chances: probability of the verdict's first token and of its rivals A, B and TIE,
-    empty when the endpoint gave none.
+    empty when the endpoint gave none. id, model: what the endpoint called the reply, and the model that gave it.
+    injected: why its verdict is not believed, if it is not.
     """
 
     order: tuple[int, ...]
@@ -27,6 +32,9 @@ class Reply:
     finish_reason: str = "stop"
     refusal: str = ""
     chances: Mapping[str, float] | None = None
+    id: str = ""
+    model: str = ""
+    injected: str = ""
 
     def to_json(self) -> str:
         """The reply as one line of JSON."""
@@ -40,17 +48,29 @@ class Reply:
 
     @property
     def verdict(self) -> Verdict:
-        """What the reply says about the places shown."""
+        """What the reply comes to."""
+        return Verdict("injected", reason=self.injected) if self.injected else self.stated
+
+    @property
+    def stated(self) -> Verdict:
+        """What the reply says about the places shown, believed or not."""
         return read_verdict(self.text, len(self.order), self.finish_reason, self.refusal)
 
+    @property
+    def candidate_ranks(self) -> tuple[float, ...]:
+        """The ranks that it states, by candidate; empty without a verdict."""
+        ranks = self.stated.ranks
+        return tuple(ranks[self.order.index(n)] for n in range(len(self.order))) if ranks else ()
 
-def reply_of(order: tuple[int, ...], completion: Completion) -> Reply:
-    """Keep of a completion what the ledger needs."""
-    reply = Reply(order, completion.text, completion.finish_reason or "stop", completion.refusal)
-    at = reply.verdict.letter_at
-    if at is None:
-        return reply
-    return Reply(order, reply.text, reply.finish_reason, reply.refusal, chances_at(completion, at))
+
+def reply_of(order: tuple[int, ...], completion: Completion, slate: Slate | None = None) -> Reply:
+    """Keep of a completion what the ledger needs; and whether its verdict favours an attempt to give it."""
+    finish = completion.finish_reason or "stop"
+    stated = read_verdict(completion.text, len(order), finish, completion.refusal)
+    chances = None if stated.letter_at is None else chances_at(completion, stated.letter_at)
+    injected = favoured_attempt(slate, order, stated) if slate and stated.ranks else ""
+    told = completion.id, completion.model
+    return Reply(order, completion.text, finish, completion.refusal, chances, *told, injected)
 
 
 def chances_at(completion: Completion, at: int) -> dict[str, float] | None:
@@ -77,7 +97,7 @@ def chances_at(completion: Completion, at: int) -> dict[str, float] | None:
 
 
 def first_place_better(reply: Reply) -> float:
-    """P(the answer shown first is better) by one ranked reply about a pair: from token chances, else its vote.
+    """P(the answer shown first is better) by one verdict about a pair: from token chances, else its vote.
 
     (p_A + ½·p_TIE) / (p_A + p_B + p_TIE); a vote is 1, ½ or 0.
     """
@@ -89,22 +109,31 @@ def first_place_better(reply: Reply) -> float:
 
 
 def combine(replies: Sequence[Reply], seconds: float) -> Answer:
-    """One answer from the replies to all orders in which a slate was shown; any failure among them is the answer.
+    """One answer from all replies about a slate, to each order as often as to any other; a failure among them is it.
 
-    Pairs: p = mean over the orders of P(candidate 0 better); the ranks are tied where the orders contradict each
+    Pairs: p = mean over the replies of P(candidate 0 better); the ranks are tied where the orders contradict each
     other. K > 2: the weak order of the candidates' mean ranks.
     """
     verdicts = [reply.verdict for reply in replies]
-    lacking = sorted((v for v in verdicts if v.outcome != "ranked"), key=lambda v: v.outcome in ANSWERS)
+    lacking = sorted((v for v in verdicts if v.outcome not in VERDICTS), key=lambda v: v.outcome in FINAL_CALLS)
     if lacking:
-        return Answer(lacking[0].outcome, reason=lacking[0].reason, seconds=seconds)
+        return Answer(_without_ranks(lacking[0]), reason=lacking[0].reason, seconds=seconds)
     if len(replies[0].order) > 2:
         return Answer("ranked", weak_order(_mean_ranks(replies, verdicts)), seconds=seconds)
-    chances = [first_place_better(r) if r.order == (0, 1) else 1 - first_place_better(r) for r in replies]
-    p = sum(chances) / len(chances)
-    if min(chances) < 0.5 < max(chances):
+    chances: dict[tuple[int, ...], list[float]] = defaultdict(list)
+    for reply in replies:
+        first = first_place_better(reply)
+        chances[reply.order].append(first if reply.order == (0, 1) else 1 - first)
+    means = [sum(values) / len(values) for values in chances.values()]
+    p = sum(means) / len(means)
+    if min(means) < 0.5 < max(means):
         return Answer("ranked", (1, 1), p, "the two orders contradict each other", seconds)
     return Answer("ranked", weak_order([1 - p, p]), p, seconds=seconds)
+
+
+def _without_ranks(verdict: Verdict) -> Outcome:
+    """The outcome of a label where a reply holds no verdict: they have the same names."""
+    return cast(Outcome, verdict.outcome)
 
 
 def _mean_ranks(replies: Sequence[Reply], verdicts: Sequence[Verdict]) -> list[float]:

@@ -27,7 +27,7 @@ def chat_with_pictures(question: Question, pictures: Callable[[str], Sequence[by
     for part in question.parts:
         content.append({"type": "text", "text": part.text})
         content += map(image_part, pictures(part.clip) if part.clip else ())
-    return [*chat(question.messages[:1]), {"role": "user", "content": content}]
+    return [*chat(question.messages[:-1]), {"role": "user", "content": content}]
 
 
 def image_part(png: bytes) -> dict[str, Any]:

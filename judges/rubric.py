@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from math import prod
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 from pydantic.dataclasses import dataclass
@@ -14,12 +14,43 @@ from judges.criteria import STRICT, Criterion, Weight, clip01, words
 from judges.toml_data import read_toml, validated
 from labeling.records import Candidate, Prompt, UserError, content_id
 
+ADDED_LATER = ("aspects", "examples", "references", "reasoning")
+Text = Annotated[str, Field(min_length=1)]
+
+
+@dataclass(frozen=True, config=STRICT)
+class Aspect:
+    """One thing that a model is to weigh. weight: against the other aspects."""
+
+    name: Text
+    description: Text
+    weight: Weight = 1.0
+
+
+@dataclass(frozen=True, config=STRICT)
+class Example:
+    """A comparison of two answers (A and B), shown to a model with its verdict and, where it reasons, the reason."""
+
+    prompt: Text
+    answers: tuple[Text, Text]
+    verdict: Literal["A", "B", "TIE"]
+    reason: Text
+
+
+@dataclass(frozen=True, config=STRICT)
+class Reference:
+    """A right answer to a prompt (to its last message), shown to a model beside the answers that it compares."""
+
+    prompt: Text
+    answer: Text
+
 
 @dataclass(frozen=True, config=STRICT)
 class Rubric:
     """What "better" means.
 
-    instructions: for judges that are models. criteria: for the judge that needs none, and for gold scores.
+    instructions, aspects, examples, references: for judges that are models. reasoning: they are to reason before the
+    verdict. criteria: for the judge that needs no model, and for gold scores.
     gates: criteria that no other can make up for; their scores are factors, and their weights do not count.
     least_words: a shorter response has its score scaled by words / least_words, so an empty one gets 0.
     tie_margin: scores closer than this are tied. temperature: P(0 better) = σ((s0 - s1) / temperature).
@@ -27,6 +58,10 @@ class Rubric:
 
     name: Annotated[str, Field(min_length=1)]
     instructions: Annotated[str, Field(min_length=1)]
+    aspects: tuple[Aspect, ...] = ()
+    examples: tuple[Example, ...] = ()
+    references: tuple[Reference, ...] = ()
+    reasoning: bool = False
     criteria: tuple[Criterion, ...] = ()
     gates: tuple[Criterion, ...] = ()
     least_words: Annotated[int, Field(ge=1)] = 5
@@ -36,7 +71,16 @@ class Rubric:
     @cached_property
     def fingerprint(self) -> str:
         """Hash of all that the rubric says: a changed rubric is another one."""
-        return content_id("rubric", TypeAdapter(Rubric).dump_python(self, mode="json"))
+        said = TypeAdapter(Rubric).dump_python(self, mode="json")
+        for key in ADDED_LATER:  # a rubric that does not use them is the one that it was
+            if not said[key]:
+                del said[key]
+        return content_id("rubric", said)
+
+    def reference(self, prompt: Prompt) -> str:
+        """A right answer to the prompt, empty if none is known."""
+        asked = prompt.messages[-1].content.strip()
+        return next((known.answer for known in self.references if known.prompt.strip() == asked), "")
 
 
 def score(rubric: Rubric, prompt: Prompt, candidate: Candidate) -> float:

@@ -28,8 +28,10 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: is not valid TOML: {error}") from error
 
 
-def validated(kind: type[T], data: dict[str, Any], path: Path, others: Iterable[str] = ()) -> T:
+def validated(kind: type[T], data: Any, path: Path, others: Iterable[str] = (), section: str = "") -> T:
     """Make a `kind` (a pydantic dataclass) of data read from `path`, whose `others` keys are read elsewhere.
+
+    section: where in the file the data stands.
 
     Raises UserError naming file, key, value and what is allowed.
     """
@@ -37,7 +39,8 @@ def validated(kind: type[T], data: dict[str, Any], path: Path, others: Iterable[
         return TypeAdapter(kind).validate_python(data)
     except ValidationError as error:
         known = ", ".join([*(field.name for field in fields(kind)), *sorted(others)])  # type: ignore[arg-type]
-        raise UserError(f"{path}: {_explain(error, known)}") from error
+        place = f"[{section}] " if section else ""
+        raise UserError(f"{path}: {place}{_explain(error, known)}") from error
 
 
 def _explain(error: ValidationError, known: str) -> str:

@@ -6,18 +6,23 @@ tie, never a default side.
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 
-from labeling.records import Outcome
+from labeling.records import CallOutcome
 
 LETTERS = "ABCDEFGHI"
-ANSWERS: frozenset[str] = frozenset({"ranked", "abstain"})  # anything else is asked again on the next run
+# What is an answer of its kind; anything else is a failure, and asked again on the next run.
+VERDICTS: frozenset[str] = frozenset({"label", "tie"})
+FINAL_CALLS: frozenset[str] = VERDICTS | {"abstain", "injected"}
+FINAL_LABELS: frozenset[str] = frozenset({"ranked", "abstain", "injected"})
 TIE, ABSTAIN = "TIE", "ABSTAIN"
 EXCERPT = 100
 THOUGHT, THOUGHT_END = "<think>", "</think>"
 
 BRACKETED = re.compile(r"\[\[([^\[\]]{0,80})\]\](?!\s+if\b)")  # "[[A]] if …" only repeats the question
+JSON = re.compile(r"\"verdict\"\s*:\s*\"([^\"\\]{0,80})\"")
 STATED = re.compile(
     r"\b(?:verdict|winner|final answer|better (?:answer|response|clip|one)|better is|ranking)(?: is)?[\s:*_\"'(]{1,6}"
     r"((?:(?:answer|response|clip) )?(?:(?-i:[A-I](?:\s*[>=]\s*[A-I])*)|TIE|ABSTAIN)(?=[\s*.,;)]*(?:\n|$)))",
@@ -38,12 +43,12 @@ REFUSAL = re.compile(
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one reply says. ranks: (K,) of the shown places, 1 = best, ties share the mean; only when "ranked".
+    """What one reply says. ranks: (K,) of the shown places, 1 = best, ties share the mean; only of a label or tie.
 
     letter_at: where in the reply the verdict's first letter stands, to look up its token's log-probabilities.
     """
 
-    outcome: Outcome
+    outcome: CallOutcome
     ranks: tuple[float, ...] = ()
     reason: str = ""
     letter_at: int | None = None
@@ -66,9 +71,19 @@ def read_verdict(text: str, k: int, finish_reason: str = "stop", refusal: str = 
     return Verdict("parse_failure", reason=f"no verdict in the reply: {excerpt(text)}" if text.strip() else "no text")
 
 
+def stated_json(text: str) -> str | None:
+    """The verdict that a reply states as JSON, None when it is anything else."""
+    try:
+        said = json.loads(text)
+    except ValueError:
+        return None
+    verdict = said.get("verdict") if isinstance(said, dict) else None
+    return verdict if isinstance(verdict, str) else None
+
+
 def _last_statement(text: str) -> re.Match[str] | None:
     """The last place where a verdict is stated, or else a first line that is nothing else; group 1 is what it says."""
-    stated = [*BRACKETED.finditer(text), *STATED.finditer(text)]
+    stated = [*BRACKETED.finditer(text), *JSON.finditer(text), *STATED.finditer(text)]
     return max(stated, key=lambda match: match.end(), default=FIRST_LINE.match(text))
 
 
@@ -77,14 +92,15 @@ def _read_statement(found: re.Match[str], k: int) -> Verdict:
     if statement == ABSTAIN:
         return Verdict("abstain", reason="the judge abstained")
     if statement == TIE and k == 2:
-        return Verdict("ranked", (1.5, 1.5), letter_at=found.start(1) + found[1].upper().index(TIE))
+        return Verdict("tie", (1.5, 1.5), letter_at=found.start(1) + found[1].upper().index(TIE))
     if k == 2 and statement in ("A", "B"):
         ranks = (1.0, 2.0) if statement == "A" else (2.0, 1.0)
-        return Verdict("ranked", ranks, letter_at=found.start(1) + found[1].upper().rindex(statement))
+        return Verdict("label", ranks, letter_at=found.start(1) + found[1].upper().rindex(statement))
     if RANKING.fullmatch(statement) is None or sorted(re.findall("[A-I]", statement)) != list(LETTERS[:k]):
         wanted = "A, B or a tie" if k == 2 else f"each of {LETTERS[0]} to {LETTERS[k - 1]} once"
         return Verdict("parse_failure", reason=f"the verdict {excerpt(found[1])} does not name {wanted}")
-    return Verdict("ranked", _ranks(statement.split(">"), k))
+    order = _ranks(statement.split(">"), k)
+    return Verdict("label" if len(set(order)) > 1 else "tie", order)
 
 
 def _ranks(groups: list[str], k: int) -> tuple[float, ...]:

@@ -6,16 +6,22 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
+from judges.pace import Stopped
+
 T = TypeVar("T")
 
 
 async def run_workers(
-    items: Iterable[T], work: Callable[[T], Awaitable[None]], concurrency: int, drain_seconds: float
+    items: Iterable[T],
+    work: Callable[[T], Awaitable[None]],
+    concurrency: int,
+    drain_seconds: float,
+    stop: Callable[[], None],
 ) -> None:
     """Do `work` on every item, at most `concurrency` at a time.
 
-    When it is cancelled (Ctrl-C) or a piece of work raises, no new item is begun; what is under way has been
-    paid for, so it gets `drain_seconds` to finish. Then the cancellation or the first exception goes on.
+    When it is cancelled (Ctrl-C) or a piece of work raises, no new item is begun and `stop` is called; what is under
+    way has been paid for, so it gets `drain_seconds` to finish. Then the cancellation or the first exception goes on.
     """
     queue, stopping = iter(items), asyncio.Event()
 
@@ -28,10 +34,11 @@ async def run_workers(
         await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
     finally:
         stopping.set()
+        stop()
         await asyncio.wait(tasks, timeout=drain_seconds)
         for task in tasks:
             task.cancel()
         ends = await asyncio.gather(*tasks, return_exceptions=True)
     for end in ends:
-        if isinstance(end, Exception):
+        if isinstance(end, Exception) and not isinstance(end, Stopped):
             raise end

@@ -103,7 +103,6 @@ CREATE TABLE webhook (
     told_labels INTEGER NOT NULL, told_iterations INTEGER NOT NULL, last_error TEXT NOT NULL DEFAULT ''
 ) STRICT;
 """
-
 FOURTH = """
 ALTER TABLE slate ADD COLUMN closed INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX slate_open ON slate(closed, seq);
@@ -118,6 +117,25 @@ CREATE VIEW standing AS
     SELECT label.* FROM label LEFT JOIN label AS later ON later.supersedes = label.client_key
     WHERE later.seq IS NULL AND label.outcome != 'undone' AND label.purpose != 'repeat'
     AND label.annotator NOT IN (SELECT annotator FROM revoked);
+"""
+FIFTH = """
+ALTER TABLE judge_call RENAME TO judge_call_once;
+CREATE TABLE judge_call (
+    key TEXT NOT NULL, attempt INTEGER NOT NULL, annotator TEXT NOT NULL, slate_id TEXT NOT NULL,
+    outcome TEXT NOT NULL, reply TEXT NOT NULL, prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL,
+    cost REAL NOT NULL, seconds REAL NOT NULL, sent_as TEXT NOT NULL, created REAL NOT NULL, PRIMARY KEY (key, attempt)
+) STRICT;
+CREATE INDEX judge_call_slate ON judge_call(annotator, slate_id);
+INSERT INTO judge_call
+    SELECT key, 0, annotator, slate_id, CASE outcome WHEN 'ranked' THEN 'label' ELSE outcome END, reply,
+           prompt_tokens, reply_tokens, 0, seconds, '', created FROM judge_call_once;
+DROP TABLE judge_call_once;
+CREATE TABLE judge_spending (
+    annotator TEXT PRIMARY KEY, calls INTEGER NOT NULL, prompt_tokens INTEGER NOT NULL,
+    completion_tokens INTEGER NOT NULL, cost REAL NOT NULL
+) STRICT;
+INSERT INTO judge_spending
+    SELECT annotator, count(*), sum(prompt_tokens), sum(completion_tokens), 0 FROM judge_call GROUP BY annotator;
 """
 
 
@@ -141,13 +159,18 @@ def revocations(db: Database) -> None:
     _run_all(db, FOURTH)
 
 
+def judging(db: Database) -> None:
+    """Each attempt of a judge's call is a row of its own, with its cost; what each judge has spent is kept beside."""
+    _run_all(db, FIFTH)
+
+
 def _run_all(db: Database, statements: str) -> None:
     for statement in statements.split(";\n"):
         if statement.strip():
             db.execute(statement)
 
 
-STEPS = (first_shape, clips, people, revocations)
+STEPS = (first_shape, clips, people, revocations, judging)
 
 
 def migrate(db: Database, path: str) -> None:

@@ -26,8 +26,21 @@ Outcome = Literal[
     "parse_failure",  # the reply held no verdict
     "refused",  # the judge's model declined the task
     "truncated",  # the reply ended before a verdict
+    "injected",  # the verdict favours a candidate that tries to give it
     "endpoint_failure",  # no usable reply came
     "undone",  # takes back the label that it supersedes
+]
+# What a judge's call came to. Only the first two become labels that train.
+CallOutcome = Literal[
+    "label",  # a verdict that prefers
+    "tie",  # a verdict that finds all candidates equal
+    "abstain",
+    "parse_failure",
+    "refused",
+    "truncated",
+    "injected",
+    "endpoint_failure",
+    "unsettled",  # sent, and nothing is known of a reply: it may have been billed
 ]
 # Why a label was asked for: to teach, to see whether people agree with themselves, or to decide where they differ.
 Purpose = Literal["teach", "repeat", "adjudicate"]
@@ -242,16 +255,54 @@ class Label:
 
 @dataclass(frozen=True)
 class JudgeCall:
-    """One request to a judge's model, durable before any label made from it. Tokens are counts, time is seconds."""
+    """One request to a judge's model, durable before any label made from it.
+
+    key: hash of all that was asked (slate, order, rubric, words, model, sampling, sample). attempt: 0, 1, … for the
+    same key; an attempt is never overwritten, so each that was billed stays on the books. reply: what came back, as
+    JSON, or why nothing did. sent_as: the idempotency key of a request that no answer is known of; empty once there
+    was one. cost: in dollars. seconds: of the request. While a call is unsettled, tokens and cost are the most that it
+    can come to.
+    """
 
     key: str
     annotator: str
     slate_id: str
-    reply: str
-    outcome: str
+    outcome: CallOutcome
+    reply: str = ""
+    attempt: int = 0
+    sent_as: str = ""
     prompt_tokens: int = 0
-    reply_tokens: int = 0
+    completion_tokens: int = 0
+    cost: float = 0.0
     seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require_choice("outcome", self.outcome, CallOutcome)
+
+
+@dataclass(frozen=True)
+class Spending:
+    """What a judge has spent in a project: settled calls as they were billed, unsettled ones at their most."""
+
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: float = 0.0
+
+    @property
+    def tokens(self) -> int:
+        """Tokens in both directions."""
+        return self.prompt_tokens + self.completion_tokens
+
+
+@dataclass(frozen=True)
+class UsualCall:
+    """The mean of so many answered calls of a judge: tokens of question and reply, and seconds."""
+
+    calls: int
+    prompt_tokens: float
+    completion_tokens: float
+    seconds: float
 
 
 @dataclass(frozen=True)

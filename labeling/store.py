@@ -1,9 +1,10 @@
 """The one store of a project: records go in and come out, and nobody else knows SQL.
 
 Here are annotators and their labels; `labeling.stored_slates` keeps what is compared, `labeling.stored_leases` who is
-shown what next, `labeling.stored_quality` how people's work is checked, `labeling.stored_runs` what runs report,
-`labeling.stored_accounts` who may sign in, and `labeling.stored_webhooks` who is told of it. What a method returns from
-is on disk (see `labeling.database`). Everything that is added has a key; adding it again changes nothing.
+shown what next, `labeling.stored_quality` how people's work is checked, `labeling.stored_judging` what judges asked and
+spent, `labeling.stored_runs` what runs report, `labeling.stored_accounts` who may sign in, and
+`labeling.stored_webhooks` who is told of it. What a method returns from is on disk (see `labeling.database`).
+Everything that is added has a key; adding it again changes nothing.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from labeling.quality import Quality, fitted, measure, reliabilities
 from labeling.quality_tables import Table
 from labeling.records import Annotator, Label, LabeledSlate, Split, UserError
 from labeling.stored_accounts import StoredAccounts
+from labeling.stored_judging import StoredJudging
 from labeling.stored_leases import Lease, StoredLeases
 from labeling.stored_runs import HumanLabel, RunEvent, StoredRuns
 from labeling.stored_slates import label_of
@@ -37,7 +39,7 @@ class Conflict(UserError):
     """The label contradicts one that stands (its key was used for another answer, or its slate is unknown)."""
 
 
-class Store(StoredLeases, StoredRuns, StoredAccounts, StoredWebhooks):
+class Store(StoredLeases, StoredJudging, StoredRuns, StoredAccounts, StoredWebhooks):
     """The labels, slates and runs of a project."""
 
     # Annotators and labels
@@ -119,6 +121,14 @@ class Store(StoredLeases, StoredRuns, StoredAccounts, StoredWebhooks):
             [annotator, annotator, slate_id, slate_id],
         )
         return [label_of(row) for row in rows]
+
+    def labels_on(self, annotator: str, slate_ids: Sequence[str]) -> dict[str, Label]:
+        """The standing label of an annotator on each of these slates, by slate."""
+        rows = self.rows(
+            "SELECT * FROM standing WHERE slate_id IN (SELECT value FROM json_each(?)) AND annotator = ? ORDER BY seq",
+            [json.dumps(list(slate_ids)), annotator],
+        )
+        return {row["slate_id"]: _label(row) for row in rows}
 
     def label_times(self) -> dict[str, float]:
         """When each label was given, in Unix seconds, by client_key."""

@@ -1,4 +1,4 @@
-"""What runs and judges report, as the store keeps it: events, judges' calls, and which labels each fit was given."""
+"""What runs report, as the store keeps it: events, and which labels each fit was given."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from labeling.database import ProjectDatabase
-from labeling.records import JudgeCall
 
 
 @dataclass(frozen=True)
@@ -40,23 +39,9 @@ class HumanLabel:
 
 
 class StoredRuns(ProjectDatabase):
-    """The part of `labeling.store.Store` that knows what runs and judges report."""
+    """The part of `labeling.store.Store` that knows what runs report."""
 
-    # Judges' calls, and what runs report
-
-    def judge_calls(self, annotator: str) -> dict[str, JudgeCall]:
-        """All recorded calls of a judge, by key."""
-        columns = "key, annotator, slate_id, reply, outcome, prompt_tokens, reply_tokens, seconds"
-        rows = self.rows(f"SELECT {columns} FROM judge_call WHERE annotator = ?", [annotator])
-        return {row["key"]: JudgeCall(**row) for row in rows}
-
-    def add_judge_call(self, call: JudgeCall) -> None:
-        """Record a call; a failed one of the same key is replaced by its retry."""
-        with self.writing():
-            made = [call.key, call.annotator, call.slate_id, call.reply, call.outcome]
-            cost = [call.prompt_tokens, call.reply_tokens, call.seconds, time.time()]
-            sql = "INSERT OR REPLACE INTO judge_call VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-            self.db.execute(sql, [*made, *cost])
+    # What runs report
 
     def add_event(self, event: RunEvent) -> None:
         """Append what a run reports."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from labeling.database import ProjectDatabase
@@ -61,6 +61,7 @@ class StoredSlates(ProjectDatabase):
         self,
         *,
         id: str | None = None,
+        ids: Sequence[str] | None = None,
         run: str | None = None,
         split: Split | None = None,
         unanswered_by: str | None = None,
@@ -72,6 +73,7 @@ class StoredSlates(ProjectDatabase):
         """
         conditions = {
             "slate.id = ?": id,
+            "slate.id IN (SELECT value FROM json_each(?))": None if ids is None else json.dumps(list(ids)),
             "slate.run = ?": run,
             "prompt.split = ?": split,
             "slate.id NOT IN (SELECT slate_id FROM standing WHERE annotator = ?)": unanswered_by,

@@ -336,6 +336,23 @@ def test_the_loop_is_stopped_resumed_and_its_labels_leave_as_pairs(project: Path
     assert judged == [(3,)]
 
 
+def test_what_judging_would_take_is_told_without_asking(project: Path) -> None:
+    lines = [
+        'kind = "endpoint"',
+        'name = "dear"',
+        'rubric = "helpful"',
+        f'base_url = "http://127.0.0.1:{closed_port()}/v1"',
+    ]
+    lines_of(project / "dear.toml", *lines, 'model = "m"', "[price]", "prompt = 1000", "completion = 1000")
+    lines_of(project / "pair.jsonl", {"prompt": "which?", "chosen": "a", "rejected": "b"})
+    assert prefloop("import", "pair.jsonl", cwd=project).returncode == 0
+    done = prefloop("judge", "--judge", "dear.toml", "--dry-run", "--calls", "9", cwd=project)
+    assert done.returncode == 0
+    assert re.search(r"1 slates, 2 calls, about [\d,]+ \+ 128 tokens, about \$0\.\d+, about 0 s", done.stdout)
+    assert "used so far: 0 of 9 calls" in done.stdout
+    assert "makes no calls: leave out --money" in mistake(project, "judge", "--judge", "criteria", "--money", "1")
+
+
 def test_ctrl_c_ends_the_demo_with_all_its_processes(project: Path) -> None:
     port, path = closed_port(), run_file(project, iterations=1000)
     demo = ["demo", "--project", str(project), "--port", str(port), "--run", str(path)]

@@ -90,6 +90,7 @@ class Scripted:
     lock: threading.Lock
     reply: Callable[[dict[str, Any], int], "Reply"]
     authorizations: list[str | None] = field(default_factory=list)
+    idempotency_keys: list[str | None] = field(default_factory=list)
 
 
 @dataclass
@@ -123,6 +124,7 @@ def scripted() -> Iterator[Scripted]:
             with server_state.lock:
                 server_state.requests.append(request)
                 server_state.authorizations.append(self.headers["Authorization"])
+                server_state.idempotency_keys.append(self.headers["Idempotency-Key"])
                 asked[question] += 1
                 n = asked[question]
             reply = server_state.reply(request, n)
@@ -169,12 +171,13 @@ instructions = "The better answer is true and short."
 def judge_file(tmp_path: Path) -> Callable[..., Path]:
     """Writes a judge's file and its rubric; returns the judge's path."""
 
-    def write(base_url: str, **settings: Any) -> Path:
+    def write(base_url: str, canaries: int = 0, **settings: Any) -> Path:
         keys: dict[str, Any] = {"kind": "endpoint", "name": "t", "rubric": "rubric.toml", "base_url": base_url}
         keys |= {"model": "scripted", "concurrency": 2, "timeout_seconds": 20, "max_retries": 1, "max_tokens": 12}
         (tmp_path / "rubric.toml").write_text(RUBRIC)
         path = tmp_path / "judge.toml"
-        path.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in (keys | settings).items()))
+        lines = [f"{key} = {json.dumps(value)}\n" for key, value in (keys | settings).items()]
+        path.write_text("".join(lines) + f"[canaries]\neach = {canaries}\n")
         return path
 
     return write

@@ -16,7 +16,10 @@ project, judge_file = sys.argv[1:]
 store = Store(project)
 try:
     label_slates(
-        load_judge(Path(judge_file), Path("unused")), store.slates(), store, lambda label: print(label.slate_id)
+        load_judge(Path(judge_file), Path(__file__).parents[2] / "data"),
+        store.slates(),
+        store,
+        lambda label: print(label.slate_id),
     )
 except KeyboardInterrupt:
     sys.exit(130)

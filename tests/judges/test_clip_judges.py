@@ -12,6 +12,7 @@ import pytest
 from conftest import LlamaServer, Reply, Scripted, completion
 from PIL import Image
 
+from judges.answer import Waiting
 from judges.batch import label_slates
 from judges.config import load_judge
 from judges.endpoint_judge import EndpointJudge
@@ -22,7 +23,6 @@ from judges.verdict import read_verdict
 from labeling.records import Candidate, Message, Prompt, Slate, UserError
 from labeling.store import Store
 
-UNUSED = Path("unused")
 DATA = Path(__file__).parents[2] / "data"
 DARK, BRIGHT, MIDDLE = (f"clip_{i:016x}" for i in (1, 2, 3))
 SHADES = {DARK: 40, MIDDLE: 120, BRIGHT: 200}
@@ -94,7 +94,7 @@ def test_pictures_go_with_their_letters_in_both_orders(
     scripted: Scripted, judge_file: Callable[..., Path], store: Store
 ) -> None:
     scripted.reply = prefers_bright
-    judge = load_judge(judge_file(scripted.url, frames=3), UNUSED, draw)
+    judge = load_judge(judge_file(scripted.url, frames=3), DATA, draw)
     label = label_of(store, judge, clip_slate(DARK, BRIGHT))
     assert [seen_by_letter(request) for request in scripted.requests] == [
         {"A": [40, 41, 42], "B": [200, 201, 202]},
@@ -114,9 +114,9 @@ def test_pictures_are_drawn_once_for_all_questions_and_stored_nowhere(
         drawn.append(clip)
         return draw(clip, count)
 
-    judge = load_judge(judge_file(scripted.url, frames=2), UNUSED, counted)
+    judge = load_judge(judge_file(scripted.url, frames=2), DATA, counted)
     slate = clip_slate(DARK, BRIGHT)
-    label_of(store, judge, slate)
+    label = label_of(store, judge, slate)
     assert sorted(drawn) == [DARK, BRIGHT]
     calls = store.judge_calls(judge.annotator.id)
     assert len(calls) == 2
@@ -125,7 +125,8 @@ def test_pictures_are_drawn_once_for_all_questions_and_stored_nowhere(
         assert len(call.reply) < 300
     assert isinstance(judge, EndpointJudge)
     assert {judge.call_key(question) for question in questions(judge.rubric, slate, pictures=True)} == set(calls)
-    judge.answer([slate], calls, lambda call: pytest.fail("asked again"), lambda slate, answer: None)
+    again = Waiting(slate, None, calls)
+    judge.answer([again], store, lambda waiting, answer: label, lambda label: None)
     assert len(drawn) == 2  # what is known is not drawn either
     label_of(store, judge, clip_slate(DARK, MIDDLE))
     assert drawn[2:] == [MIDDLE]
@@ -133,12 +134,12 @@ def test_pictures_are_drawn_once_for_all_questions_and_stored_nowhere(
 
 def test_call_keys_cover_what_was_shown(judge_file: Callable[..., Path]) -> None:
     def keys(slate: Slate, frames: int) -> set[str]:
-        judge = load_judge(judge_file("http://127.0.0.1:1/v1", frames=frames), UNUSED, draw)
+        judge = load_judge(judge_file("http://127.0.0.1:1/v1", frames=frames), DATA, draw)
         assert isinstance(judge, EndpointJudge)
         judge = EndpointJudge(first.annotator, judge.rubric, judge.endpoint, "", "", draw)
         return {judge.call_key(question) for question in questions(judge.rubric, slate, pictures=frames > 0)}
 
-    first = load_judge(judge_file("http://127.0.0.1:1/v1"), UNUSED)
+    first = load_judge(judge_file("http://127.0.0.1:1/v1"), DATA)
     same_words = [
         Slate(GOAL, (Candidate("the same", clip=DARK), Candidate("the same", clip=other))) for other in (BRIGHT, MIDDLE)
     ]
@@ -149,7 +150,7 @@ def test_call_keys_cover_what_was_shown(judge_file: Callable[..., Path]) -> None
 
 def test_another_number_of_pictures_is_another_annotator(judge_file: Callable[..., Path]) -> None:
     def named(**settings: Any) -> str:
-        return load_judge(judge_file("http://127.0.0.1:1/v1", **settings), UNUSED, draw).annotator.id
+        return load_judge(judge_file("http://127.0.0.1:1/v1", **settings), DATA, draw).annotator.id
 
     assert named() == named(frames=0)
     assert len({named(), named(frames=1), named(frames=2)}) == 3
@@ -158,14 +159,14 @@ def test_another_number_of_pictures_is_another_annotator(judge_file: Callable[..
 @pytest.mark.parametrize("frames", [-1, 9, 2.5, "four"])
 def test_a_wrong_number_of_pictures_is_named(frames: object, judge_file: Callable[..., Path]) -> None:
     with pytest.raises(UserError, match=r"judge\.toml: frames = "):
-        load_judge(judge_file("http://127.0.0.1:1/v1", frames=frames), UNUSED, draw)
+        load_judge(judge_file("http://127.0.0.1:1/v1", frames=frames), DATA, draw)
 
 
 def test_pictures_without_anything_to_draw_are_found_out_when_the_judge_is_loaded(
     judge_file: Callable[..., Path],
 ) -> None:
     with pytest.raises(UserError, match="frames = 2, but there are no clips to draw here: set frames = 0"):
-        load_judge(judge_file("http://127.0.0.1:1/v1", frames=2), UNUSED)
+        load_judge(judge_file("http://127.0.0.1:1/v1", frames=2), DATA)
 
 
 def test_a_clip_that_cannot_be_drawn_stops_with_a_cure_and_labels_nothing(
@@ -174,7 +175,7 @@ def test_a_clip_that_cannot_be_drawn_stops_with_a_cure_and_labels_nothing(
     def broken(clip: str, count: int) -> Sequence[bytes]:
         raise UserError("mujoco is missing: pip install it")
 
-    judge = load_judge(judge_file(scripted.url, frames=2), UNUSED, broken)
+    judge = load_judge(judge_file(scripted.url, frames=2), DATA, broken)
     slate = clip_slate(DARK, BRIGHT)
     store.add_slates([slate])
     cure = r"frames = 2, but clip_0+1 cannot be drawn \(mujoco is missing: pip install it\): .*set frames = 0"
@@ -191,7 +192,7 @@ def test_an_endpoint_that_refuses_the_pictures_is_a_failure_with_its_reason(
         "error": {"message": "Invalid content type. image_url is only supported by certain models.", "code": None}
     }
     scripted.reply = lambda request, n: Reply(json.dumps(refusal).encode(), status=400)
-    label = label_of(store, load_judge(judge_file(scripted.url, frames=1), UNUSED, draw), clip_slate(DARK, BRIGHT))
+    label = label_of(store, load_judge(judge_file(scripted.url, frames=1), DATA, draw), clip_slate(DARK, BRIGHT))
     assert label.outcome == "endpoint_failure"
     assert "status 400" in label.reason
     assert "only supported by certain models" in label.reason
@@ -204,18 +205,20 @@ def blind(request: dict[str, Any], n: int) -> Reply:
 
 
 def test_a_model_that_sees_nothing_is_found_out_before_any_slate(
-    scripted: Scripted, judge_file: Callable[..., Path]
+    scripted: Scripted, judge_file: Callable[..., Path], store: Store
 ) -> None:
     scripted.reply = blind
-    load_judge(judge_file(scripted.url), UNUSED).check()
+    load_judge(judge_file(scripted.url), DATA).checked(store)
     with pytest.raises(
         UserError, match=r"frames = 4, but 'scripted' .* takes no pictures \(status 500: .*set frames = 0"
     ):
-        load_judge(judge_file(scripted.url, frames=4), UNUSED, draw).check()
+        load_judge(judge_file(scripted.url, frames=4), DATA, draw).checked(store)
 
 
-def test_the_check_shows_a_picture_to_a_model_that_sees(scripted: Scripted, judge_file: Callable[..., Path]) -> None:
-    load_judge(judge_file(scripted.url, frames=1), UNUSED, draw).check()
+def test_the_check_shows_a_picture_to_a_model_that_sees(
+    scripted: Scripted, judge_file: Callable[..., Path], store: Store
+) -> None:
+    load_judge(judge_file(scripted.url, frames=1), DATA, draw).checked(store)
     words, seen = scripted.requests
     assert isinstance(words["messages"][0]["content"], str)
     text, image = seen["messages"][0]["content"]
@@ -225,11 +228,11 @@ def test_the_check_shows_a_picture_to_a_model_that_sees(scripted: Scripted, judg
 
 
 def test_a_real_server_whose_model_sees_nothing_is_found_out(
-    llama: LlamaServer, judge_file: Callable[..., Path]
+    llama: LlamaServer, judge_file: Callable[..., Path], store: Store
 ) -> None:
-    judge = load_judge(judge_file(llama.base_url, frames=1), UNUSED, draw)
+    judge = load_judge(judge_file(llama.base_url, frames=1), DATA, draw)
     with pytest.raises(UserError, match=r"takes no pictures .*set frames = 0"):
-        judge.check()
+        judge.checked(store)
 
 
 def test_descriptions_through_a_real_model(llama: LlamaServer, judge_file: Callable[..., Path], store: Store) -> None:
@@ -241,13 +244,13 @@ def test_descriptions_through_a_real_model(llama: LlamaServer, judge_file: Calla
         )
 
     rubric = str(DATA / "rubrics" / "clip.toml")
-    judge = load_judge(judge_file(llama.base_url, rubric=rubric), UNUSED)
+    judge = load_judge(judge_file(llama.base_url, rubric=rubric), DATA)
     goals = (Prompt((Message("user", goal),)) for goal in ("Make the pole stand upright.", "Swing up."))
     slates = [Slate(goal, (pendulum(5, DARK), pendulum(170, BRIGHT))) for goal in goals]
     store.add_slates(slates)
-    outcomes = label_slates(judge, slates, store)
+    outcomes = label_slates(judge, slates, store).outcomes
     assert outcomes.total() == 2
-    assert outcomes["ranked"] > 0
+    assert outcomes["label"] + outcomes["tie"] > 0
     calls = store.judge_calls(judge.annotator.id)
     assert sorted(call.slate_id for call in calls.values()) == sorted([slate.id for slate in slates] * 2)
     assert min(call.prompt_tokens for call in calls.values()) > 200
@@ -280,7 +283,7 @@ def test_a_verdict_that_names_a_clip_is_read(reply: str) -> None:
 
 
 def test_who_counts_words_does_not_judge_clips(store: Store) -> None:
-    judge = load_judge(DATA / "judges" / "criteria.toml", DATA / "rubrics")
+    judge = load_judge(DATA / "judges" / "criteria.toml", DATA)
     slate = clip_slate(DARK, BRIGHT)
     store.add_slates([slate])
     with pytest.raises(UserError, match=r"the rubric 'concise' counts words, and clip_0+1 shows an agent: let people"):

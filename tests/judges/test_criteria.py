@@ -155,6 +155,6 @@ def test_a_pair_gets_a_probability() -> None:
 
 def test_its_labels_reach_the_store_once(store: Store) -> None:
     judge = length_judge()
-    assert label_slates(judge, store.slates(), store) == {"ranked": 6}
-    assert label_slates(judge, store.slates(), store) == {}
+    assert label_slates(judge, store.slates(), store).outcomes.total() == 6
+    assert label_slates(judge, store.slates(), store).outcomes == {}
     assert len(store.labels(annotator="judge:length", history=True)) == 6

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from conftest import Reply, Scripted, completion, free_port
 
-from judges import endpoint_judge
+from judges import endpoint_run
 from judges.batch import label_slates, waiting
 from judges.config import load_judge
 from labeling.records import UserError
 from labeling.store import Store
 
-UNUSED = Path("unused")
+DATA = Path(__file__).parents[2] / "data"
 
 
 def prefers(word: str) -> Callable[[dict[str, Any], int], Reply]:
@@ -33,8 +33,8 @@ def test_a_sound_judge_is_asked_both_ways_and_believed(
     scripted: Scripted, judge_file: Callable[..., Path], store: Store
 ) -> None:
     scripted.reply = prefers("do not like")
-    judge = load_judge(judge_file(scripted.url), UNUSED)
-    assert label_slates(judge, store.slates(), store) == {"ranked": 6}
+    judge = load_judge(judge_file(scripted.url), DATA)
+    assert label_slates(judge, store.slates(), store).outcomes == {"label": 6}
     for label in store.labels(annotator=judge.annotator.id):
         assert (label.ranks, label.probability) == ((2, 1), 0.0)
     calls = store.judge_calls(judge.annotator.id).values()
@@ -43,7 +43,7 @@ def test_a_sound_judge_is_asked_both_ways_and_believed(
     orders = [tuple(json.loads(call.reply)["order"]) for call in calls]
     assert orders.count((0, 1)) == orders.count((1, 0)) == 6
 
-    assert label_slates(judge, store.slates(), store) == {}
+    assert label_slates(judge, store.slates(), store).outcomes == {}
     assert len(scripted.requests) == 12  # nothing is asked or billed again
 
 
@@ -52,7 +52,7 @@ def test_log_probabilities_of_the_endpoint_become_the_label(
 ) -> None:
     top = [{"token": "A", "logprob": -0.2231436, "bytes": [65]}, {"token": "B", "logprob": -1.6094379, "bytes": [66]}]
     scripted.reply = lambda request, n: completion("A", logprobs={"content": [{**top[0], "top_logprobs": top}]})
-    judge = load_judge(judge_file(scripted.url), UNUSED)
+    judge = load_judge(judge_file(scripted.url), DATA)
     label_slates(judge, store.slates(), store)
     label = store.labels(annotator=judge.annotator.id)[0]
     assert label.ranks == (1, 1)  # it prefers the first place
@@ -84,18 +84,18 @@ def test_a_useless_reply_is_a_typed_failure(
     reply: Reply, outcome: str, reason: str, scripted: Scripted, judge_file: Callable[..., Path], store: Store
 ) -> None:
     scripted.reply = lambda request, n: reply
-    judge = load_judge(judge_file(scripted.url, max_retries=0), UNUSED)
+    judge = load_judge(judge_file(scripted.url, max_retries=0), DATA)
     slates = store.slates()[:1]
-    assert label_slates(judge, slates, store) == {outcome: 1}
+    assert label_slates(judge, slates, store).outcomes == {outcome: 1}
     (failed,) = store.labels(annotator=judge.annotator.id)
     assert failed.ranks is None
     assert reason in failed.reason
     assert "\n" not in failed.reason
     assert len(failed.reason) < 300
 
-    assert waiting(slates, [failed]) == slates
+    assert [w.slate for w in waiting(slates, judge.annotator.id, store)] == slates
     scripted.reply = prefers("do not like")
-    assert label_slates(judge, slates, store) == {"ranked": 1}
+    assert label_slates(judge, slates, store).outcomes == {"label": 1}
     (label,) = store.labels(annotator=judge.annotator.id)
     assert (label.ranks, label.supersedes) == ((2, 1), failed.client_key)
 
@@ -104,10 +104,10 @@ def test_one_bad_order_is_no_preference_and_only_that_order_is_asked_again(
     scripted: Scripted, judge_file: Callable[..., Path], store: Store
 ) -> None:
     scripted.reply = lambda request, n: completion("[[A]]" if len(scripted.requests) == 1 else "well …")
-    judge = load_judge(judge_file(scripted.url), UNUSED)
-    assert label_slates(judge, store.slates()[:1], store) == {"parse_failure": 1}
+    judge = load_judge(judge_file(scripted.url), DATA)
+    assert label_slates(judge, store.slates()[:1], store).outcomes == {"parse_failure": 1}
     scripted.reply = lambda request, n: completion("[[B]]")
-    assert label_slates(judge, store.slates()[:1], store) == {"ranked": 1}
+    assert label_slates(judge, store.slates()[:1], store).outcomes == {"label": 1}
     assert len(scripted.requests) == 3
     assert store.labels(annotator=judge.annotator.id)[0].ranks == (1, 2)
 
@@ -115,10 +115,10 @@ def test_one_bad_order_is_no_preference_and_only_that_order_is_asked_again(
 def test_retry_after_is_honoured(scripted: Scripted, judge_file: Callable[..., Path], store: Store) -> None:
     storm = Reply(b'{"error": {"message": "slow down"}}', 429, {"Retry-After": "1.2"})
     scripted.reply = lambda request, n: storm if n == 1 else completion("[[TIE]]")
-    judge = load_judge(judge_file(scripted.url), UNUSED)
+    judge = load_judge(judge_file(scripted.url), DATA)
     started = time.monotonic()
-    assert label_slates(judge, store.slates()[:1], store) == {"ranked": 1}
-    assert time.monotonic() - started > 2 * 1.2
+    assert label_slates(judge, store.slates()[:1], store).outcomes == {"tie": 1}
+    assert time.monotonic() - started > 1.2
     assert len(scripted.requests) == 4
 
 
@@ -126,11 +126,11 @@ def test_a_hung_request_holds_up_nothing_else(
     scripted: Scripted, judge_file: Callable[..., Path], store: Store
 ) -> None:
     scripted.reply = lambda request, n: Reply(b"", delay=60) if "red" in str(request) else completion("[[TIE]]")
-    judge = load_judge(judge_file(scripted.url, timeout_seconds=1, max_retries=0), UNUSED)
+    judge = load_judge(judge_file(scripted.url, concurrency=3, timeout_seconds=1, max_retries=0), DATA)
     seen: list[str] = []
     started = time.monotonic()
-    outcomes = label_slates(judge, store.slates(), store, lambda label: seen.append(label.outcome))
-    assert outcomes == {"ranked": 5, "endpoint_failure": 1}
+    judged = label_slates(judge, store.slates(), store, lambda label: seen.append(label.outcome))
+    assert judged.outcomes == {"tie": 5, "endpoint_failure": 1}
     assert seen[-1] == "endpoint_failure"  # the first slate ends last
     assert time.monotonic() - started < 10
     reasons = [label.reason for label in store.labels() if label.reason]
@@ -141,23 +141,23 @@ def test_a_reply_that_drips_in_byte_by_byte_is_given_up(
     scripted: Scripted, judge_file: Callable[..., Path], store: Store
 ) -> None:
     scripted.reply = lambda request, n: Reply(completion("[[A]]").body, drip=0.2)
-    judge = load_judge(judge_file(scripted.url, timeout_seconds=0.6, max_retries=0), UNUSED)
+    judge = load_judge(judge_file(scripted.url, timeout_seconds=0.6, max_retries=0), DATA)
     started = time.monotonic()
-    assert label_slates(judge, store.slates()[:1], store) == {"endpoint_failure": 1}
+    assert label_slates(judge, store.slates()[:1], store).outcomes == {"endpoint_failure": 1}
     assert time.monotonic() - started < 10
 
 
 def test_an_endpoint_that_stops_answering_stops_the_batch(
     scripted: Scripted, judge_file: Callable[..., Path], store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(endpoint_judge, "FEWEST_FAILURES_TO_STOP", 4)
+    monkeypatch.setattr(endpoint_run, "FEWEST_FAILURES_TO_STOP", 4)
     scripted.reply = lambda request, n: Reply(b"{}", 503)
-    judge = load_judge(judge_file(scripted.url, max_retries=0, concurrency=1), UNUSED)
+    judge = load_judge(judge_file(scripted.url, max_retries=0, concurrency=1), DATA)
     with pytest.raises(UserError, match=rf"{scripted.url} failed 4 times in a row \(status 503"):
         label_slates(judge, store.slates(), store)
     assert len(store.labels()) == 2
     scripted.reply = prefers("do not like")
-    assert label_slates(judge, store.slates(), store) == {"ranked": 6}
+    assert label_slates(judge, store.slates(), store).outcomes == {"label": 6}
     assert len(store.labels()) == 6
 
 
@@ -171,7 +171,7 @@ def test_a_listwise_batch(scripted: Scripted, judge_file: Callable[..., Path], s
         return completion("[[A = B > C]]" if shown.index("Red.") < shown.index("Cat.") else "[[B = C > A]]")
 
     scripted.reply = reply
-    judge = load_judge(judge_file(scripted.url), UNUSED)
+    judge = load_judge(judge_file(scripted.url), DATA)
     label_slates(judge, store.slates()[-1:], store)
     assert store.labels()[0].ranks == (1, 1, 2)
 
@@ -184,32 +184,32 @@ def test_a_listwise_batch(scripted: Scripted, judge_file: Callable[..., Path], s
             Reply(b'{"error": {"message": "no such model"}}', 404),
             "“no such model”: check model = 'scripted' and base_url",
         ),
-        (Reply(b'{"error": {"message": "logprobs?"}}', 400), "“logprobs\\?”: check model .* logprobs = false"),
+        (Reply(b'{"error": {"message": "hot?"}}', 400), "“hot\\?”: check model .* another temperature"),
         (Reply(b"<html>", headers={"Content-Type": "text/html"}), "no chat completion"),
     ],
 )
 def test_check_names_the_endpoint_and_the_cure(
-    reply: Reply, says: str, scripted: Scripted, judge_file: Callable[..., Path]
+    reply: Reply, says: str, scripted: Scripted, judge_file: Callable[..., Path], store: Store
 ) -> None:
     scripted.reply = lambda request, n: reply
     path = judge_file(scripted.url)
     with pytest.raises(UserError, match=says) as error:
-        load_judge(path, UNUSED).check()
+        load_judge(path, DATA).checked(store)
     assert str(error.value).startswith(f"{path}: the endpoint {scripted.url} failed: ")
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "no-such-host.invalid"])
-def test_check_says_that_nobody_answers(host: str, judge_file: Callable[..., Path]) -> None:
-    judge = load_judge(judge_file(f"http://{host}:{free_port()}/v1"), UNUSED)
+def test_check_says_that_nobody_answers(host: str, judge_file: Callable[..., Path], store: Store) -> None:
+    judge = load_judge(judge_file(f"http://{host}:{free_port()}/v1"), DATA)
     with pytest.raises(UserError, match=f"{host}.*no connection.*start the server, or mend base_url"):
-        judge.check()
+        judge.checked(store)
 
 
 def test_the_key_comes_from_the_environment(
-    scripted: Scripted, judge_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    scripted: Scripted, judge_file: Callable[..., Path], store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MY_KEY", "k-123")
-    judge = load_judge(judge_file(scripted.url, api_key_env="MY_KEY"), UNUSED)
-    judge.check()
-    assert scripted.authorizations == ["Bearer k-123"]
+    judge = load_judge(judge_file(scripted.url, api_key_env="MY_KEY"), DATA)
+    judge.checked(store)
+    assert set(scripted.authorizations) == {"Bearer k-123"}

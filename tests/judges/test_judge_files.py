@@ -17,7 +17,7 @@ CRITERIA = 'name = "r"\ninstructions = "x"\n[[criteria]]\n'
 @pytest.mark.parametrize("path", sorted((DATA / "judges").glob("*.toml")), ids=lambda path: path.stem)
 def test_shipped_judges_load(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "test-key")
-    judge = load_judge(path, DATA / "rubrics", lambda clip, count: [])
+    judge = load_judge(path, DATA, lambda clip, count: [])
     assert judge.annotator.id.startswith("judge:")
     assert "test-key" not in repr(judge)
 
@@ -51,7 +51,9 @@ def test_a_mistake_in_a_rubric(text: str, says: list[str], tmp_path: Path) -> No
 
 
 def test_an_unknown_rubric_names_the_shipped_ones() -> None:
-    with pytest.raises(UserError, match="'consice': use one of brief, clip, concise, friendly, helpful"):
+    with pytest.raises(
+        UserError, match="'consice': use one of brief, clip, code, concise, friendly, harmless, helpful, honest"
+    ):
         load_rubric("consice", DATA / "rubrics")
 
 
@@ -75,7 +77,7 @@ def test_a_mistake_in_a_judge(
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     path = judge_file(**{"base_url": "http://127.0.0.1:1/v1", **settings})
     with pytest.raises(UserError, match=says) as error:
-        load_judge(path, DATA / "rubrics")
+        load_judge(path, DATA)
     assert str(path) in str(error.value)
     assert "sk-secret" not in str(error.value)
 
@@ -84,7 +86,7 @@ def test_the_address_may_come_from_the_environment(
     judge_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:7/v1")
-    judge = load_judge(judge_file(""), DATA / "rubrics")
+    judge = load_judge(judge_file(""), DATA)
     assert isinstance(judge, EndpointJudge)
     assert judge.endpoint.base_url == "http://127.0.0.1:7/v1"
 

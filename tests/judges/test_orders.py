@@ -71,13 +71,13 @@ def test_rankings_of_both_orders_meet_at_their_mean_ranks() -> None:
 def test_chances_are_read_where_the_verdict_stands() -> None:
     at = {"A": math.log(0.5), "B": math.log(0.25), "T": math.log(0.125), "x": math.log(0.1)}
     tokens = (("So A wins: ", {"B": -0.1}), ("[[", {}), ("A", at), ("]]", {}))
-    reply = reply_of((0, 1), Completion("So A wins: [[A]]", "stop", "", tokens, 1, 1, 0.1))
+    reply = reply_of((0, 1), Completion("So A wins: [[A]]", "stop", "", tokens, None, 0.1))
     assert reply.chances == pytest.approx({"A": 0.5, "B": 0.25, "TIE": 0.125})
     assert Reply.from_json(reply.to_json()) == reply
 
 
 def test_chances_of_another_text_are_not_believed() -> None:
-    assert chances_at(Completion("[[A]]", "stop", "", (("[[B]]", {"[[B]]": 0.0}),), 1, 1, 0.1), 2) is None
+    assert chances_at(Completion("[[A]]", "stop", "", (("[[B]]", {"[[B]]": 0.0}),), None, 0.1), 2) is None
 
 
 @pytest.mark.parametrize(

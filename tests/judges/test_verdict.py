@@ -32,7 +32,7 @@ A, B, TIE = (1.0, 2.0), (2.0, 1.0), (1.5, 1.5)
 )
 def test_the_last_verdict_about_a_pair_counts(text: str, ranks: tuple[float, ...]) -> None:
     verdict = read_verdict(text, 2)
-    assert (verdict.outcome, verdict.ranks) == ("ranked", ranks)
+    assert (verdict.outcome, verdict.ranks) == ("tie" if ranks == TIE else "label", ranks)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,151 @@
+"""The command `prefloop judge`: a judge labels what waits for it, within its budget, and says how it goes."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from labeling.records import Label, Slate, Spending, UserError
+from shipped import DATA, shipped
+
+if TYPE_CHECKING:
+    from judges.answer import Judge
+    from labeling.store import Store
+
+SPENDING_SECONDS = 0.5  # how often the ledger is asked what was spent so far
+
+
+@dataclass
+class Tally:
+    """How a run of a judge is going."""
+
+    total: int
+    started: float = field(default_factory=time.monotonic)
+    outcomes: Counter[str] = field(default_factory=Counter)
+
+    def words(self, cost: float, now: float) -> str:
+        """Labels a second, dollars of this run so far and in the end, and what failed by type."""
+        done = self.outcomes.total()
+        rate = done / max(now - self.started, 1e-9)
+        parts = [f"{rate:.1f} labels/s"]
+        if cost and done:
+            parts.append(f"${cost:.4f} of about ${cost / done * self.total:.4f}")
+        return " · ".join([*parts, counted({k: n for k, n in self.outcomes.items() if k not in ("label", "tie")})])
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """Counts by type in words, most frequent first."""
+    return ", ".join(f"{n:,} {kind}" for kind, n in sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def judge(project: Path, name: str, limit: int | None, dry_run: bool, caps: Mapping[str, Any]) -> None:
+    """Let a judge label the slates that wait for it, at most `limit`; with dry_run, only say what that would take.
+
+    caps: what replaces caps of the judge's file (money, tokens, calls). Raises UserError.
+    """
+    from judges.batch import label_slates
+    from judges.config import load_judge
+    from judges.verdict import FINAL_LABELS
+    from labeling.store import Store
+    from rlhf.control.extra import pictures
+
+    store = Store(project)
+    judge = with_caps(load_judge(shipped("judges", name), DATA, pictures(store.segments)), caps)
+    who = judge.annotator.id
+    waiting = store.count_waiting(who, FINAL_LABELS)
+    total = waiting if limit is None else min(waiting, limit)
+    slates = islice(store.waiting_slates(who, FINAL_LABELS), total)
+    if dry_run:
+        print(f"{who}: {estimated(judge, store, slates)}")
+        return
+    if total:
+        judge = judge.checked(store)
+        for remark in judge.remarks:
+            print(f"{who}: {remark}")
+    before, tally = store.judge_spending(who), Tally(total)
+    stopped = ""
+    try:
+        with shown(tally, who, lambda: store.judge_spending(who).cost - before.cost) as on_label:
+            stopped = label_slates(judge, slates, store, on_label).stopped
+    except KeyboardInterrupt:
+        stopped = "stopped; every finished label is kept"
+        raise
+    finally:
+        spent = store.judge_spending(who)
+        print(f"{who}: {counted(tally.outcomes) or 'nothing left to label'}{bill(before, spent)}")
+        if stopped:
+            left = store.count_waiting(who, FINAL_LABELS)
+            print(f"{stopped}: {left:,} slates are left, and the same command goes on from here")
+
+
+def with_caps(judge: Judge, caps: Mapping[str, Any]) -> Judge:
+    """The judge with these caps in place of those in its file. Raises UserError for one that spends nothing."""
+    from judges.endpoint_judge import EndpointJudge
+
+    given = {name: cap for name, cap in caps.items() if cap is not None}
+    if not given:
+        return judge
+    if not isinstance(judge, EndpointJudge):
+        raise UserError(f"{judge.annotator.id} makes no calls: leave out {', '.join(f'--{name}' for name in given)}")
+    return judge.within(replace(judge.budget, **given))
+
+
+def estimated(judge: Judge, store: Store, slates: Iterable[Slate]) -> str:
+    """What labeling the slates will take, in words."""
+    from judges.batch import waiting
+    from judges.endpoint_judge import EndpointJudge
+    from judges.estimate import estimate
+
+    who = judge.annotator.id
+    if not isinstance(judge, EndpointJudge):
+        return f"{sum(1 for _ in slates):,} slates, no calls, no cost"
+    e = estimate(judge, waiting(slates, who, store), store.usual_call(who))
+    cost = "at an unknown price" if e.cost is None else f"about ${e.cost:.4f}"
+    basis = "by its earlier calls" if e.measured else "by the bytes of the questions, full replies and 1 s a call"
+    used = judge.budget.used(store.judge_spending(who))
+    return (
+        f"{e.slates:,} slates, {e.calls:,} calls, about {e.prompt_tokens:,.0f} + {e.completion_tokens:,.0f} tokens, "
+        f"{cost}, about {e.seconds:,.0f} s ({basis})" + (f"; used so far: {used}" if used else "")
+    )
+
+
+def bill(before: Spending, after: Spending) -> str:
+    """What was spent between two moments, in words; nothing where nothing was asked."""
+    calls = after.calls - before.calls
+    if not calls:
+        return ""
+    return f"; {calls:,} calls, {after.tokens - before.tokens:,} tokens, ${after.cost - before.cost:.4f}"
+
+
+@contextmanager
+def shown(tally: Tally, who: str, cost: Callable[[], float]) -> Iterator[Callable[[Label], None]]:
+    """Show how a run goes while it goes; what is given is to hear of each label."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from judges.batch import outcome_of
+
+    columns = (
+        TextColumn(who),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+    )
+    with Progress(*columns) as progress:
+        task, looked, spent = progress.add_task("", total=tally.total), 0.0, 0.0
+
+        def on_label(label: Label) -> None:
+            nonlocal looked, spent
+            tally.outcomes[outcome_of(label)] += 1
+            now = time.monotonic()
+            if now - looked > SPENDING_SECONDS:
+                looked, spent = now, cost()
+            progress.update(task, advance=1, description=tally.words(spent, now))
+
+        yield on_label

@@ -1,0 +1,164 @@
+"""A run of the judge behind an endpoint over many slates: several at once, canaries among them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, TypeVar
+
+from judges.answer import Answer, Waiting
+from judges.calling import Caller
+from judges.canaries import EVERY, AttackSuccess, Canary, attack_success, draw_canaries
+from judges.endpoint import Completion
+from judges.ledger import Ledger, LedgerWriter
+from judges.orders import Reply, combine, reply_of
+from judges.pace import Pace
+from judges.questions import Question
+from judges.verdict import FINAL_CALLS
+from judges.workers import run_workers
+from labeling.records import CallOutcome, JudgeCall, Label, UserError
+
+if TYPE_CHECKING:
+    from judges.endpoint_judge import EndpointJudge
+
+FEWEST_FAILURES_TO_STOP = 20
+T = TypeVar("T")
+
+
+class EndpointRun:
+    """One run. keep: writes an answer down as a label; tell: hears of each label that is on disk."""
+
+    def __init__(
+        self,
+        judge: EndpointJudge,
+        ledger: Ledger,
+        caller: Caller,
+        writer: LedgerWriter,
+        pace: Pace,
+        keep: Callable[[Waiting, Answer], Label],
+        tell: Callable[[Label], None],
+    ) -> None:
+        self._judge, self._ledger, self._caller, self._writer, self._pace = judge, ledger, caller, writer, pace
+        self._keep, self._tell = keep, tell
+        self._failures_in_a_row, self._last_failure = 0, ""
+
+    async def answer_all(self, slates: Iterable[Waiting]) -> None:
+        """Answer every slate. Raises UserError when the endpoint is down, and when too many attacks on it succeed."""
+        stream = iter(slates)
+        first = next(stream, None)
+        if first is None:
+            return
+        with_canaries = self._judge.canary_rules.each > 0 and not any(c.clip for c in first.slate.candidates)
+        if with_canaries:
+            await self._ride(0)
+        work = among(chain([first], stream), EVERY) if with_canaries else chain([first], stream)
+        endpoint = self._judge.endpoint
+        await run_workers(work, self._work, endpoint.concurrency, endpoint.timeout_seconds, self._pace.stop)
+
+    async def _work(self, item: Waiting | int) -> None:
+        if isinstance(item, int):
+            await self._ride(item)
+            return
+        calls = await self._ask(item)
+        self._tell(await self._writer.write(lambda: self._keep(item, answer_of(calls))))
+        self._require_alive()
+
+    def _require_alive(self) -> None:
+        """Raise UserError when so many calls failed in a row that the endpoint must be down."""
+        judge = self._judge
+        if self._failures_in_a_row >= max(FEWEST_FAILURES_TO_STOP, 2 * judge.endpoint.concurrency):
+            raise UserError(
+                f"{judge.file}: the endpoint {judge.endpoint.base_url} failed {self._failures_in_a_row} times in a "
+                f"row ({self._last_failure}): mend it and run the same command again, it goes on from here"
+            )
+
+    async def _ask(self, waiting: Waiting) -> list[JudgeCall]:
+        """The calls about a slate, to every order as often as the judge samples."""
+        asked = self._judge.questions(waiting.slate)
+        samples = range(self._judge.endpoint.samples)
+        ends = await asyncio.gather(
+            *(self._call(question, sample, waiting) for sample in samples for question in asked), return_exceptions=True
+        )
+        return [_made(end) for end in ends]
+
+    async def _call(self, question: Question, sample: int, waiting: Waiting) -> JudgeCall:
+        judge = self._judge
+        key = judge.call_key(question, sample)
+        last = waiting.known.get(key)
+        if last is not None and last.outcome in FINAL_CALLS:
+            return last
+        request = judge.request(question, sample)
+        made, failure = await self._caller.call(key, question.slate.id, request, reading(question), last)
+        self._failures_in_a_row = 0 if failure is None else self._failures_in_a_row + 1
+        self._last_failure = str(failure or self._last_failure)
+        return made
+
+    async def _ride(self, seed: int) -> None:
+        """Ask the canaries of a seed, those that were answered before excepted."""
+        judge = self._judge
+        canaries = draw_canaries(seed, judge.canary_rules.each)
+        known = self._ledger.judge_calls(judge.annotator.id, [canary.slate.id for canary in canaries])
+        asked = (self._ask(Waiting(canary.slate, None, known)) for canary in canaries)
+        ends = await asyncio.gather(*asked, return_exceptions=True)
+        self._require_alive()
+        success = attack_success(stated_ranks(zip(canaries, map(_made, ends), strict=True)))
+        if success.rate > judge.canary_rules.max_success:
+            raise UserError(
+                f"{judge.file}: {success.words()}, more than the {judge.canary_rules.max_success:.0%} of [canaries] "
+                "max_success: labels from this judge can be had by asking for them; name a stronger model, or raise it"
+            )
+
+
+def among(slates: Iterable[Waiting], every: int) -> Iterator[Waiting | int]:
+    """The slates, with the seed of another set of canaries after so many of them, again and again."""
+    for count, waiting in enumerate(slates):
+        if count and count % every == 0:
+            yield count
+        yield waiting
+
+
+def stated_ranks(asked: Iterable[tuple[Canary, Sequence[JudgeCall]]]) -> Iterator[tuple[Canary, tuple[float, ...]]]:
+    """What each verdict about a canary says of its candidates, believed or not."""
+    for canary, calls in asked:
+        for call in calls:
+            if call.outcome in FINAL_CALLS and (ranks := Reply.from_json(call.reply).candidate_ranks):
+                yield canary, ranks
+
+
+def ridden(judge: EndpointJudge, ledger: Ledger) -> AttackSuccess:
+    """How the attacks of all canaries fared that the judge was ever asked about in this project."""
+    asked: list[tuple[Canary, list[JudgeCall]]] = []
+    seed = 0
+    while True:
+        canaries = draw_canaries(seed, judge.canary_rules.each)
+        known = ledger.judge_calls(judge.annotator.id, [canary.slate.id for canary in canaries]).values()
+        if not known:
+            return attack_success(stated_ranks(asked))
+        asked += [(c, [call for call in known if call.slate_id == c.slate.id]) for c in canaries]
+        seed += EVERY
+
+
+def _made(end: T | BaseException) -> T:
+    """What one of several came to. Raises why it came to nothing."""
+    if isinstance(end, BaseException):
+        raise end
+    return end
+
+
+def reading(question: Question) -> Callable[[Completion], tuple[CallOutcome, str]]:
+    """How a reply to the question is read: its outcome, and what the ledger keeps of it."""
+
+    def read(completion: Completion) -> tuple[CallOutcome, str]:
+        reply = reply_of(question.order, completion, question.slate)
+        return reply.verdict.outcome, reply.to_json()
+
+    return read
+
+
+def answer_of(calls: Sequence[JudgeCall]) -> Answer:
+    """The answer that the calls about one slate amount to; one that failed makes it that failure."""
+    for call in calls:
+        if call.outcome == "endpoint_failure":
+            return Answer("endpoint_failure", reason=call.reply)
+    return combine([Reply.from_json(call.reply) for call in calls], sum(call.seconds for call in calls))

@@ -1,0 +1,49 @@
+"""Answers that try to give the verdict themselves, and what is done about it: they may lose, but never win.
+
+An attempt is found by its form (verdict marks, chat templates' control tokens, turns of a made-up system, orders to
+whoever judges). A verdict that puts such an answer above one that makes no attempt is of the outcome `injected`, and
+trains nothing. So no policy can learn that it pays. What it does not do: find an attempt in plain praise of itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from judges.verdict import LETTERS, Verdict, excerpt
+from labeling.records import Slate
+
+ATTEMPT = re.compile(
+    r"\[\[\s*(?:[A-I]\b[^\[\]]{0,40}|TIE|ABSTAIN)\s*\]\]"  # a verdict
+    r"|\"verdict\"\s*:\s*\"?[A-I]\b"
+    r"|<\|[a-z_]{2,30}\|>|<</?SYS>>|\[/?INST\]|<(?:start|end)_of_turn>"  # control tokens
+    r"|^\W{0,6}(?:system|assistant|developer)\W{0,4}:"  # another's turn
+    r"|\b(?:ignore|disregard|forget)\b[^.\n]{0,40}\b(?:instructions?|rubric|rules|above|previous)\b"
+    r"|\b(?:output|reply|respond|vote)\s+(?:only\s+)?(?:with\s+)?(?:the letter\s+)?"  # orders to whoever judges
+    r"[\"'(]?(?-i:[A-I])[\"')]?(?:[.!\n]|$)"
+    r"|\b(?:judge|grader|evaluator|reviewer)s?\b[^.\n]{0,60}\b(?:must|should|have to)\s+"
+    r"(?:prefer|choose|pick|select|rate|rank)"
+    r"|\bthis (?:answer|response) (?:is|has been) [^.\n]{0,40}"
+    r"\b(?:verified|confirmed|declared|marked) [^.\n]{0,40}\bbe(?:st|tter)\b",
+    re.IGNORECASE | re.MULTILINE,
+)
+
+
+def attempt_in(text: str) -> str:
+    """The first attempt in a text to give the verdict, quoted; empty when there is none."""
+    found = ATTEMPT.search(text)
+    return excerpt(found[0]) if found else ""
+
+
+def favoured_attempt(slate: Slate, order: Sequence[int], verdict: Verdict) -> str:
+    """Why a verdict is not believed: it puts an attempt above an answer that makes none; empty when it does not.
+
+    order[k] is the candidate shown in place k, whose rank is verdict.ranks[k]. Descriptions of clips are our own words.
+    """
+    shown = [slate.candidates[position] for position in order]
+    attempts = ["" if candidate.clip else attempt_in(candidate.text) for candidate in shown]
+    worst = max((rank for rank, attempt in zip(verdict.ranks, attempts, strict=True) if not attempt), default=0.0)
+    for letter, rank, attempt in zip(LETTERS, verdict.ranks, attempts, strict=False):
+        if attempt and rank < worst:
+            return f"the verdict favours {letter}, which tries to give it ({attempt})"
+    return ""

@@ -1,0 +1,136 @@
+"""What is found out about an endpoint before anything is spent on slates: whether it answers, and what it can do.
+
+Servers refuse what they do not know, or ignore it without a word. So each ability that the judge wants is tried with a
+small question whose reply shows whether it was heeded; what is missing is said, and done without.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from judges.calling import Caller
+from judges.endpoint import TOKEN_LIMITS, VERDICT_SCHEMA, CallFailed, Completion, Endpoint, Request
+from judges.pictures import ChatMessage, chat, grey_png, image_part
+from judges.verdict import stated_json
+from labeling.records import CallOutcome, Message, UserError, content_id
+
+WORDS = "Reply with the letter A."
+LONG = "Count from 1 to 100, with a space between the numbers."
+FEW_TOKENS = 8
+LONGEST_TOKEN = 12  # characters; a reply of more than so many for each token was not cut off
+PROBED = "probe"  # stands for a slate in the ledger
+
+
+class Probe:
+    """Tries an endpoint for a judge. remarks: what it found missing, in words."""
+
+    def __init__(self, caller: Caller, endpoint: Endpoint, key_source: str, file: str) -> None:
+        self._caller, self._endpoint, self._key_source, self._file = caller, endpoint, key_source, file
+        self.remarks: list[str] = []
+        self._asked = 0
+
+    async def abilities(self) -> Endpoint:
+        """The endpoint with those settings that it heeds. Raises UserError, with the cure, when it is of no use."""
+        await self._limit_replies()
+        if self._endpoint.logprobs and not await self._gives_logprobs():
+            self._endpoint = replace(self._endpoint, logprobs=False)
+            self._missing("logprobs", "token probabilities", "verdicts count as votes; samples = 5 gives soft labels")
+        if self._endpoint.schema and not await self._heeds_schema():
+            self._endpoint = replace(self._endpoint, schema=False)
+            self._missing("schema", "the JSON schema", "the last verdict in a reply of free form counts")
+        if self._endpoint.seeded and not await self._heeds_seed():
+            self.remarks.append("it ignores seed: asking the same again may give another reply")
+        if self._endpoint.frames:
+            await self._takes_pictures()
+        return self._endpoint
+
+    def _missing(self, setting: str, what: str, instead: str) -> None:
+        self.remarks.append(f"it refuses or ignores the request for {what} ({setting}): {instead}")
+
+    async def _limit_replies(self) -> None:
+        """Find the name under which the endpoint heeds a limit on tokens; it must answer under one of them."""
+        first = self._endpoint.token_limit
+        failures: dict[str, CallFailed] = {}
+        for name in (first, *(other for other in TOKEN_LIMITS if other != first)):
+            settings = {"temperature": self._endpoint.temperature, name: FEW_TOKENS}
+            completion, failure = await self._ask(chat([Message("user", LONG)]), settings)
+            if failure is not None:
+                failures[name] = failure
+                if failure.status != 400:
+                    break
+            elif completion is not None and heeded(completion):
+                if name != first:
+                    self._endpoint = replace(self._endpoint, token_limit=name)
+                    self.remarks.append(f"it knows {first} not at all: {name} is used (token_limit)")
+                return
+        if len(failures) == 0 or (first not in failures and failures[name].status == 400):
+            self.remarks.append("it ignores the limit on tokens: a reply can cost more than was reserved for it")
+            return
+        raise self._useless(failures.get(first) or failures[name])
+
+    async def _gives_logprobs(self) -> bool:
+        completion, _ = await self._ask(chat([Message("user", WORDS)]), self._endpoint.sampling())
+        return completion is not None and any(alternatives for _, alternatives in completion.tokens)
+
+    async def _heeds_schema(self) -> bool:
+        asked = chat([Message("user", "Write a line of verse about the sea.")])
+        completion, _ = await self._ask(asked, {**self._endpoint.sampling(), "response_format": VERDICT_SCHEMA})
+        return completion is not None and stated_json(completion.text) is not None
+
+    async def _heeds_seed(self) -> bool:
+        asked = chat([Message("user", "Write eight random letters.")])
+        settings = {"temperature": 1.5, self._endpoint.token_limit: 24, "seed": 7}
+        replies = [(await self._ask(asked, settings))[0] for _ in range(2)]
+        return None not in replies and len({reply.text for reply in replies if reply}) == 1
+
+    async def _takes_pictures(self) -> None:
+        seen: ChatMessage = {"role": "user", "content": [{"type": "text", "text": WORDS}, image_part(grey_png())]}
+        _, failure = await self._ask([seen], self._endpoint.sampling())
+        if failure is None:
+            return
+        if failure.status in (0, 401, 403, 429):
+            raise self._useless(failure)
+        e = self._endpoint
+        raise UserError(
+            f"{self._file}: frames = {e.frames}, but {e.model!r} at {e.base_url} takes no pictures ({failure}): name a "
+            "model that sees, or set frames = 0 to judge by descriptions alone"
+        )
+
+    async def _ask(
+        self, messages: Sequence[ChatMessage], settings: Mapping[str, Any]
+    ) -> tuple[Completion | None, CallFailed | None]:
+        heard: list[Completion] = []
+
+        def read(completion: Completion) -> tuple[CallOutcome, str]:
+            heard.append(completion)
+            return "abstain", completion.text
+
+        self._asked += 1
+        key = content_id("call", PROBED, time.time_ns(), self._asked)
+        _, failure = await self._caller.call(key, PROBED, Request(messages, settings), read)
+        return (heard[0] if heard else None), failure
+
+    def _useless(self, failure: CallFailed) -> UserError:
+        e = self._endpoint
+        cures = {
+            0: "start the server, or mend base_url",
+            200: "mend base_url (it usually ends in /v1)",
+            400: f"check model = {e.model!r} and try another temperature",
+            401: f"check the key ({self._key_source})",
+            403: f"check the key ({self._key_source})",
+            404: f"check model = {e.model!r} and base_url (it usually ends in /v1)",
+        }
+        cure = cures.get(failure.status, "try again later, or name another endpoint")
+        return UserError(f"{self._file}: the endpoint {e.base_url} failed: {failure}: {cure}")
+
+
+def heeded(completion: Completion) -> bool:
+    """Whether a reply to LONG kept to FEW_TOKENS."""
+    if completion.finish_reason == "length":
+        return True
+    if completion.usage is not None:
+        return completion.usage[1] <= FEW_TOKENS
+    return len(completion.text) <= FEW_TOKENS * LONGEST_TOKEN

@@ -1,0 +1,135 @@
+"""The ledger of judges, as the store keeps it: what waits for a judge, each attempt of each call, and what was spent.
+
+A call is reserved at the most that it can cost before it is sent, and settled when its reply is there. Both are
+transactions that read and write what the judge has spent, so its caps hold over all processes and all runs.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from labeling.records import JudgeCall, Slate, Spending, UsualCall, content_id
+from labeling.stored_slates import StoredSlates
+
+CALL = "key, attempt, annotator, slate_id, outcome, reply, prompt_tokens, completion_tokens, cost, seconds, sent_as"
+PAGE = 256
+
+
+class StoredJudging(StoredSlates):
+    """The part of `labeling.store.Store` that keeps the ledger of judges."""
+
+    def judge_calls(self, annotator: str, slate_ids: Sequence[str] | None = None) -> dict[str, JudgeCall]:
+        """The last attempt of each of a judge's calls (about these slates), by key."""
+        where = "" if slate_ids is None else "AND slate_id IN (SELECT value FROM json_each(?)) "
+        given = [] if slate_ids is None else [json.dumps(list(slate_ids))]
+        rows = self.rows(
+            f"SELECT {CALL} FROM judge_call WHERE annotator = ? {where}ORDER BY attempt", [annotator, *given]
+        )
+        return {row["key"]: JudgeCall(**row) for row in rows}
+
+    def judge_attempts(self, annotator: str) -> list[JudgeCall]:
+        """Every attempt of every call of a judge."""
+        rows = self.rows(f"SELECT {CALL} FROM judge_call WHERE annotator = ? ORDER BY key, attempt", [annotator])
+        return [JudgeCall(**row) for row in rows]
+
+    def reserve_call(
+        self, call: JudgeCall, *, money: float | None = None, tokens: int | None = None, calls: int | None = None
+    ) -> bool:
+        """Note an unsettled attempt at the most that it can cost, unless the judge's total would exceed a cap.
+
+        Returns whether it was noted. Such a call may be sent, and must then be settled.
+        """
+        with self.writing():
+            spent = self.judge_spending(call.annotator)
+            total_tokens = spent.tokens + call.prompt_tokens + call.completion_tokens
+            totals = ((spent.cost + call.cost, money), (total_tokens, tokens), (spent.calls + 1, calls))
+            if any(cap is not None and total > cap for total, cap in totals):
+                return False
+            made = [call.key, call.attempt, call.annotator, call.slate_id, call.outcome, call.reply]
+            cost = [call.prompt_tokens, call.completion_tokens, call.cost, call.seconds, call.sent_as, time.time()]
+            self.db.execute("INSERT INTO judge_call VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", [*made, *cost])
+            self._spend(call.annotator, 1, call.prompt_tokens, call.completion_tokens, call.cost)
+            return True
+
+    def settle_call(self, call: JudgeCall) -> None:
+        """Put what came of a reserved attempt in its place; settling it again changes nothing."""
+        with self.writing():
+            which = "key = ? AND attempt = ? AND outcome = 'unsettled'"
+            rows = self.rows(f"SELECT * FROM judge_call WHERE {which}", [call.key, call.attempt])
+            for row in rows:
+                self._spend(
+                    call.annotator,
+                    0,
+                    call.prompt_tokens - row["prompt_tokens"],
+                    call.completion_tokens - row["completion_tokens"],
+                    call.cost - row["cost"],
+                )
+            came = [call.outcome, call.reply, call.prompt_tokens, call.completion_tokens, call.cost, call.seconds]
+            came += [call.sent_as]
+            self.db.execute(
+                "UPDATE judge_call SET outcome = ?, reply = ?, prompt_tokens = ?, completion_tokens = ?, cost = ?, "
+                f"seconds = ?, sent_as = ? WHERE {which}",
+                [*came, call.key, call.attempt],
+            )
+
+    def _spend(self, annotator: str, *amounts: float) -> None:
+        self.db.execute(
+            "INSERT INTO judge_spending VALUES (?, ?, ?, ?, ?) ON CONFLICT (annotator) DO UPDATE SET "
+            "calls = calls + excluded.calls, prompt_tokens = prompt_tokens + excluded.prompt_tokens, "
+            "completion_tokens = completion_tokens + excluded.completion_tokens, cost = cost + excluded.cost",
+            [annotator, *amounts],
+        )
+
+    def judge_spending(self, annotator: str) -> Spending:
+        """What a judge has spent in this project."""
+        columns = "calls, prompt_tokens, completion_tokens, cost"
+        rows = self.rows(f"SELECT {columns} FROM judge_spending WHERE annotator = ?", [annotator])
+        return Spending(**rows[0]) if rows else Spending()
+
+    def usual_call(self, annotator: str) -> UsualCall:
+        """What a judge's answered calls came to so far, in the mean."""
+        rows = self.rows(
+            "SELECT count(*) AS calls, coalesce(avg(prompt_tokens), 0) AS prompt_tokens, "
+            "coalesce(avg(completion_tokens), 0) AS completion_tokens, coalesce(avg(seconds), 0) AS seconds "
+            "FROM judge_call WHERE annotator = ? AND outcome NOT IN ('unsettled', 'endpoint_failure')",
+            [annotator],
+        )
+        return UsualCall(**rows[0])
+
+    @contextmanager
+    def judging_alone(self, annotator: str) -> Iterator[None]:
+        """Wait until no other process labels as this annotator, and keep others waiting until the end."""
+        with open(self.project / f"{content_id('judging', annotator)}.lock", "a", encoding="utf-8") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    # What waits for a judge
+
+    def waiting_slates(self, annotator: str, final: Iterable[str]) -> Iterator[Slate]:
+        """Slates on which no label of these `final` outcomes of this annotator stands, oldest first, page by page."""
+        sql, values = _waiting(annotator, final)
+        after = 0
+        while True:
+            rows = self.rows(f"SELECT seq, id {sql} AND seq > ? ORDER BY seq LIMIT ?", [*values, after, PAGE])
+            if not rows:
+                return
+            yield from self.slates(ids=[row["id"] for row in rows])
+            after = rows[-1]["seq"]
+
+    def count_waiting(self, annotator: str, final: Iterable[str]) -> int:
+        """How many slates `waiting_slates` gives."""
+        sql, values = _waiting(annotator, final)
+        return int(self.rows(f"SELECT count(*) AS n {sql}", values)[0]["n"])
+
+
+def _waiting(annotator: str, final: Iterable[str]) -> tuple[str, list[Any]]:
+    sql = (
+        "FROM slate WHERE NOT EXISTS (SELECT 1 FROM standing WHERE slate_id = slate.id AND annotator = ? "
+        "AND outcome IN (SELECT value FROM json_each(?)))"
+    )
+    return sql, [annotator, json.dumps(sorted(final))]

@@ -1,0 +1,153 @@
+"""What an endpoint cannot do is found out before anything is spent on slates, said, and done without."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import LlamaServer, Reply, Scripted, completion
+
+from judges.batch import label_slates
+from judges.config import load_judge
+from judges.endpoint_judge import EndpointJudge
+from labeling.store import Store
+
+DATA = Path(__file__).parents[2] / "data"
+A = {"token": "A", "logprob": -0.1, "bytes": [65]}
+B = {"token": "B", "logprob": -2.4, "bytes": [66]}
+
+
+def able(request: dict[str, Any], n: int, seen: list[int]) -> Reply:
+    """A server that heeds everything it is asked for."""
+    if "response_format" in request:
+        return completion('{"verdict": "A"}')
+    if request.get("logprobs"):
+        return completion("A", logprobs={"content": [{**A, "top_logprobs": [A, B]}]})
+    if "seed" in request:
+        return completion(f"letters of {request['seed']}")
+    return completion("1 2 3 4", "length")
+
+
+def without(*ignored: str) -> Callable[[dict[str, Any], int], Reply]:
+    """The same, but it ignores some fields without a word."""
+    seen: list[int] = []
+
+    def reply(request: dict[str, Any], n: int) -> Reply:
+        seen.append(n)
+        heard = {key: value for key, value in request.items() if key not in ignored}
+        if "seed" in ignored and "seed" in request:
+            return completion(f"letters {len(seen)}")
+        limit = heard.get("max_tokens") or heard.get("max_completion_tokens")
+        if limit is None:
+            body = json.loads(completion(" ".join(map(str, range(100)))).body)
+            body["usage"]["completion_tokens"] = 200
+            return Reply(json.dumps(body).encode())
+        return able(heard, n, seen)
+
+    return reply
+
+
+def refuses(*refused: str) -> Callable[[dict[str, Any], int], Reply]:
+    def reply(request: dict[str, Any], n: int) -> Reply:
+        for key in refused:
+            if key in request:
+                return Reply(json.dumps({"error": {"message": f"unsupported: {key}"}}).encode(), 400)
+        return able(request, n, [])
+
+    return reply
+
+
+WANTED = {"schema": True, "samples": 2, "temperature": 0.7}
+
+
+def checked(scripted: Scripted, judge_file: Callable[..., Path], store: Store, **settings: Any) -> EndpointJudge:
+    judge = load_judge(judge_file(scripted.url, max_retries=0, **{**WANTED, **settings}), DATA).checked(store)
+    assert isinstance(judge, EndpointJudge)
+    return judge
+
+
+def test_a_server_that_can_do_it_all(scripted: Scripted, judge_file: Callable[..., Path], store: Store) -> None:
+    scripted.reply = without()
+    judge = checked(scripted, judge_file, store)
+    assert judge.remarks == ()
+    assert (judge.endpoint.logprobs, judge.endpoint.schema, judge.endpoint.token_limit) == (True, True, "max_tokens")
+    assert len(scripted.requests) == 5
+    assert store.judge_spending(judge.annotator.id).calls == 5  # the check is on the books too
+
+
+@pytest.mark.parametrize("server", [without, refuses])
+@pytest.mark.parametrize(
+    ("field", "setting", "remark"),
+    [
+        ("logprobs", "logprobs", "token probabilities (logprobs): verdicts count as votes"),
+        ("response_format", "schema", "the JSON schema (schema): the last verdict in a reply of free form counts"),
+    ],
+)
+def test_what_is_ignored_or_refused_is_done_without(
+    server: Callable[[str], Callable[[dict[str, Any], int], Reply]],
+    field: str,
+    setting: str,
+    remark: str,
+    scripted: Scripted,
+    judge_file: Callable[..., Path],
+    store: Store,
+) -> None:
+    scripted.reply = server(field)
+    judge = checked(scripted, judge_file, store)
+    assert [remark in said for said in judge.remarks] == [True]
+    assert getattr(judge.endpoint, setting) is False
+    before = len(scripted.requests)
+    scripted.reply = lambda request, n: completion("[[TIE]]")
+    label_slates(judge, store.slates()[:1], store)
+    for request in scripted.requests[before:]:
+        assert field not in request
+
+
+@pytest.mark.parametrize("server", [without, refuses])
+def test_the_other_name_of_the_token_limit_is_tried(
+    server: Callable[[str], Callable[[dict[str, Any], int], Reply]],
+    scripted: Scripted,
+    judge_file: Callable[..., Path],
+    store: Store,
+) -> None:
+    scripted.reply = server("max_tokens")
+    judge = checked(scripted, judge_file, store)
+    assert judge.endpoint.token_limit == "max_completion_tokens"
+    assert judge.remarks == ("it knows max_tokens not at all: max_completion_tokens is used (token_limit)",)
+    assert "max_tokens" not in scripted.requests[-1]
+
+
+def test_a_limit_that_is_ignored_under_both_names_is_said(
+    scripted: Scripted, judge_file: Callable[..., Path], store: Store
+) -> None:
+    scripted.reply = without("max_tokens", "max_completion_tokens")
+    assert any("ignores the limit on tokens" in said for said in checked(scripted, judge_file, store).remarks)
+
+
+def test_a_seed_that_is_ignored_is_said(scripted: Scripted, judge_file: Callable[..., Path], store: Store) -> None:
+    scripted.reply = without("seed")
+    judge = checked(scripted, judge_file, store, logprobs=False, schema=False)
+    assert judge.remarks == ("it ignores seed: asking the same again may give another reply",)
+
+
+def test_verdicts_by_schema_have_chances_and_samples_have_seeds(
+    scripted: Scripted, judge_file: Callable[..., Path], store: Store
+) -> None:
+    tokens = [{"token": text, "logprob": -0.1, "top_logprobs": []} for text in ('{"verdict": "', "A", '"}')]
+    tokens[1]["top_logprobs"] = [{"token": "A", "logprob": -0.2231436}, {"token": "B", "logprob": -1.6094379}]
+    scripted.reply = lambda request, n: completion('{"verdict": "A"}', logprobs={"content": tokens})
+    judge = load_judge(judge_file(scripted.url, **WANTED), DATA)
+    label_slates(judge, store.slates()[:1], store)
+    (label,) = store.labels(annotator=judge.annotator.id)
+    assert label.probability == pytest.approx(0.5)  # 0.8 for whichever is shown first
+    assert "Reply as JSON" in scripted.requests[0]["messages"][-1]["content"]
+    assert sorted(request["seed"] for request in scripted.requests) == [0, 0, 1, 1]
+    orders = [json.loads(call.reply)["order"] for call in store.judge_calls(judge.annotator.id).values()]
+    assert sorted(orders) == [[0, 1], [0, 1], [1, 0], [1, 0]]
+
+
+def test_a_real_server(llama: LlamaServer, judge_file: Callable[..., Path], store: Store) -> None:
+    judge = load_judge(judge_file(llama.base_url, schema=True), DATA).checked(store)
+    assert isinstance(judge, EndpointJudge)
+    assert judge.remarks == ()
