@@ -49,9 +49,9 @@ def label_slates(
 ) -> Judged:
     """Let a judge label those of the slates that wait for it. The ledger knows the slates.
 
-    `on_label` hears of each label once it is on disk. A cap that is reached ends it early; a revoked judge asks nothing. Raises UserError when the
-    judge's endpoint stops answering, KeyboardInterrupt after Ctrl-C. In all these cases what was finished is kept, and
-    the same call again goes on from there.
+    `on_label` hears of each label once it is on disk. A cap that is reached ends it early; a revoked judge
+    asks nothing. Raises UserError when the judge's endpoint stops answering, KeyboardInterrupt after Ctrl-C. In all
+    these cases what was finished is kept, and the same call again goes on from there.
     """
     judged = Judged()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -43,7 +44,7 @@ def estimate(judge: EndpointJudge, slates: Iterable[Waiting], usual: UsualCall) 
     cost = judge.price.of(prompt, reply) if judge.price else None
     endpoint = judge.endpoint
     minutes = [
-        calls * (usual.seconds if measured else ASSUMED_SECONDS) / endpoint.concurrency / 60,
+        math.ceil(calls / endpoint.concurrency) * (usual.seconds if measured else ASSUMED_SECONDS) / 60,
         calls / endpoint.requests_per_minute if endpoint.requests_per_minute else 0.0,
         (prompt + reply) / endpoint.tokens_per_minute if endpoint.tokens_per_minute else 0.0,
     ]

@@ -19,7 +19,7 @@ from labeling.records import CallOutcome, Message, UserError, content_id
 
 WORDS = "Reply with the letter A."
 LONG = "Count from 1 to 100, with a space between the numbers."
-FEW_TOKENS = 8
+FEW_TOKENS, ROOM = 8, 64
 LONGEST_TOKEN = 12  # characters; a reply of more than so many for each token was not cut off
 PROBED = "probe"  # stands for a slate in the ledger
 
@@ -77,7 +77,8 @@ class Probe:
 
     async def _heeds_schema(self) -> bool:
         asked = chat([Message("user", "Write a line of verse about the sea.")])
-        completion, _ = await self._ask(asked, {**self._endpoint.sampling(), "response_format": VERDICT_SCHEMA})
+        settings = {"temperature": 0.0, self._endpoint.token_limit: ROOM, "response_format": VERDICT_SCHEMA}
+        completion, _ = await self._ask(asked, settings)
         return completion is not None and stated_json(completion.text) is not None
 
     async def _heeds_seed(self) -> bool:

@@ -58,15 +58,15 @@ class Rubric:
 
     name: Annotated[str, Field(min_length=1)]
     instructions: Annotated[str, Field(min_length=1)]
-    aspects: tuple[Aspect, ...] = ()
-    examples: tuple[Example, ...] = ()
-    references: tuple[Reference, ...] = ()
-    reasoning: bool = False
     criteria: tuple[Criterion, ...] = ()
     gates: tuple[Criterion, ...] = ()
     least_words: Annotated[int, Field(ge=1)] = 5
     tie_margin: Annotated[float, Field(ge=0, lt=1)] = 0.02
     temperature: Weight = 0.1
+    aspects: tuple[Aspect, ...] = ()
+    examples: tuple[Example, ...] = ()
+    references: tuple[Reference, ...] = ()
+    reasoning: bool = False
 
     @cached_property
     def fingerprint(self) -> str:

@@ -128,7 +128,7 @@ class Store(StoredLeases, StoredJudging, StoredRuns, StoredAccounts, StoredWebho
             "SELECT * FROM standing WHERE slate_id IN (SELECT value FROM json_each(?)) AND annotator = ? ORDER BY seq",
             [json.dumps(list(slate_ids)), annotator],
         )
-        return {row["slate_id"]: _label(row) for row in rows}
+        return {row["slate_id"]: label_of(row) for row in rows}
 
     def label_times(self) -> dict[str, float]:
         """When each label was given, in Unix seconds, by client_key."""

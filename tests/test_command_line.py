@@ -211,7 +211,11 @@ def test_an_endpoint_that_is_down(project: Path) -> None:
     lines_of(project / "down.toml", *lines, "max_retries = 0")
     lines_of(project / "pair.jsonl", {"prompt": "which?", "chosen": "a", "rejected": "b"})
     assert prefloop("import", "pair.jsonl", cwd=project).returncode == 0
-    message = mistake(project, "judge", "--judge", "down.toml")
+    done = prefloop("judge", "--judge", "down.toml", cwd=project)
+    assert done.returncode == 2
+    message = only_line(done.stderr)
+    assert rows(project, "SELECT outcome, cost FROM judge_call") == [("endpoint_failure", 0.0)]  # on the books, unpaid
+    assert rows(project, "SELECT count(*) FROM label") == [(0,)]
     assert url in message
     assert "down.toml" in message
 
@@ -348,7 +352,7 @@ def test_what_judging_would_take_is_told_without_asking(project: Path) -> None:
     assert prefloop("import", "pair.jsonl", cwd=project).returncode == 0
     done = prefloop("judge", "--judge", "dear.toml", "--dry-run", "--calls", "9", cwd=project)
     assert done.returncode == 0
-    assert re.search(r"1 slates, 2 calls, about [\d,]+ \+ 128 tokens, about \$0\.\d+, about 0 s", done.stdout)
+    assert re.search(r"1 slates, 2 calls, about [\d,]+ \+ 128 tokens, about \$1\.\d+, about 1 s", done.stdout)
     assert "used so far: 0 of 9 calls" in done.stdout
     assert "makes no calls: leave out --money" in mistake(project, "judge", "--judge", "criteria", "--money", "1")
 

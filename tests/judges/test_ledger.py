@@ -169,3 +169,12 @@ def test_two_processes_do_not_ask_the_same(scripted: Scripted, judge_file: Calla
         thread.join()
     assert sorted(outcomes) == [0, 6]
     assert len(scripted.requests) == 12
+
+
+def test_a_revoked_judge_asks_nothing(scripted: Scripted, judge_file: Callable[..., Path], store: Store) -> None:
+    judge = load_judge(judge_file(scripted.url), DATA)
+    label_slates(judge, store.slates()[:2], store)
+    store.revoke(judge.annotator.id, "it likes the first place", "an owner")
+    judged = label_slates(judge, store.slates(), store)
+    assert judged.stopped.endswith("is revoked (it likes the first place), so its labels would count for nothing")
+    assert len(scripted.requests) == 4
