@@ -65,8 +65,10 @@ def _parser() -> argparse.ArgumentParser:
     add_address(sub)
     add_run(sub, "--run", default="demo")
     add_address(add("serve", serve, "the web app: compare in a browser, watch runs live"))
-    sub = add("judge", judge, "let an AI judge label the slates of a project")
-    sub.add_argument("--judge", required=True, help="a judge file, or the name of a shipped one")
+    sub = add("judge", judge, "let AI judges label the slates of a project, and measure them")
+    sub.add_argument(
+        "--judge", required=True, action="append", help="a judge file, or the name of a shipped one; again for a panel"
+    )
     sub.add_argument("--limit", type=_count, help="label at most so many slates")
     sub.add_argument(
         "--dry-run", action="store_true", help="ask nothing; say what it would take: calls, tokens, cost, time"

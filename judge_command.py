@@ -1,13 +1,14 @@
-"""The command `prefloop judge`: a judge labels what waits for it, within its budget, and says how it goes."""
+"""The command `prefloop judge`: judges label what waits for them, within their budgets, and are measured."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,19 +45,31 @@ def counted(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{n:,} {kind}" for kind, n in sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
-def judge(project: Path, name: str, limit: int | None, dry_run: bool, caps: Mapping[str, Any]) -> None:
-    """Let a judge label the slates that wait for it, at most `limit`; with dry_run, only say what that would take.
+def judge(project: Path, names: Sequence[str], limit: int | None, dry_run: bool, caps: Mapping[str, Any]) -> None:
+    """Let judges, one after the other, label the slates that wait for them, at most `limit` each.
 
-    caps: what replaces caps of the judge's file (money, tokens, calls). Raises UserError.
+    dry_run: only say what that would take. caps: what replaces caps of the judges' files (money, tokens, calls). Raises
+    UserError.
     """
-    from judges.batch import label_slates
     from judges.config import load_judge
-    from judges.verdict import FINAL_LABELS
     from labeling.store import Store
     from rlhf.control.extra import pictures
 
     store = Store(project)
-    judge = with_caps(load_judge(shipped("judges", name), DATA, pictures(store.segments)), caps)
+    draw = pictures(store.segments)
+    judges = [with_caps(load_judge(shipped("judges", name), DATA, draw), caps) for name in names]
+    for each in judges:
+        run_judge(each, store, limit, dry_run)
+    if not dry_run:
+        for line in measured(judges, store):
+            print(line)
+
+
+def run_judge(judge: Judge, store: Store, limit: int | None, dry_run: bool) -> None:
+    """Let a judge label what waits for it, and print what came of it."""
+    from judges.batch import label_slates
+    from judges.verdict import FINAL_LABELS
+
     who = judge.annotator.id
     waiting = store.count_waiting(who, FINAL_LABELS)
     total = waiting if limit is None else min(waiting, limit)
@@ -64,11 +77,11 @@ def judge(project: Path, name: str, limit: int | None, dry_run: bool, caps: Mapp
     if dry_run:
         print(f"{who}: {estimated(judge, store, slates)}")
         return
+    before, tally = store.judge_spending(who), Tally(total)
     if total:
         judge = judge.checked(store)
         for remark in judge.remarks:
             print(f"{who}: {remark}")
-    before, tally = store.judge_spending(who), Tally(total)
     stopped = ""
     try:
         with shown(tally, who, lambda: store.judge_spending(who).cost - before.cost) as on_label:
@@ -82,6 +95,37 @@ def judge(project: Path, name: str, limit: int | None, dry_run: bool, caps: Mapp
         if stopped:
             left = store.count_waiting(who, FINAL_LABELS)
             print(f"{stopped}: {left:,} slates are left, and the same command goes on from here")
+
+
+def measured(judges: Sequence[Judge], store: Store) -> Iterator[str]:
+    """How far the judges can be trusted, each by all of its own books, and together, in words."""
+    from judges.calibration import calibrate, truth_of
+    from judges.endpoint_judge import EndpointJudge
+    from judges.endpoint_run import ridden
+    from judges.panel import measure_panel
+    from labeling.agreement import answers_of
+    from labeling.quality import known_answers, reliabilities
+
+    annotators, gold = store.annotators(), store.gold()
+    people = [a.id for a in annotators.values() if a.kind == "human"]
+    said = [label for person in people for label in store.labels(annotator=person)]
+    truth = truth_of(answers_of(said), known_answers(gold, (label for label in said if label.purpose == "adjudicate")))
+    names = [judge.annotator.id for judge in judges]
+    own = [label for who in names for label in store.labels_on(who, list(truth)).values()]
+    found = reliabilities([*said, *own], annotators, gold)
+    for judge, who in zip(judges, names, strict=True):
+        for line in calibrate(who, store, truth).lines():
+            yield f"{who}: {line}"
+        if (r := found.get(who)) and r.checked:
+            yield f"{who}: right in {r.accuracy:.0%} [{r.low:.0%}, {r.high:.0%}], fitted to {r.checked:,} answers"
+        if isinstance(judge, EndpointJudge) and (success := ridden(judge, store)).verdicts:
+            yield f"{who}: {success.words()}"
+    panel = measure_panel(answers_of(own), names, truth)
+    if not isnan(panel.votes):
+        yield (
+            f"the {panel.judges} judges are worth {panel.votes:.1f} independent votes "
+            f"(their errors correlate by {panel.correlation:.2f} on {panel.pairs:,} pairs)"
+        )
 
 
 def with_caps(judge: Judge, caps: Mapping[str, Any]) -> Judge:

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import TypeVar
 
 from judges.answer import Answer, Judge, Waiting
 from judges.budget import BudgetReached
@@ -19,6 +20,7 @@ from judges.verdict import FINAL_LABELS
 from labeling.records import Annotator, Label, Slate, content_id
 
 PAGE = 256
+T = TypeVar("T")
 
 
 @dataclass
@@ -31,14 +33,20 @@ class Judged:
 
 def waiting(slates: Iterable[Slate], annotator: str, ledger: Ledger) -> Iterator[Waiting]:
     """Those of the slates that a judge has yet to answer: new ones, and those where it failed."""
-    stream = iter(slates)
-    while page := list(islice(stream, PAGE)):
+    for page in pages(slates):
         ids = [slate.id for slate in page]
         standing, calls = ledger.labels_on(annotator, ids), ledger.judge_calls(annotator, ids)
         for slate, id in zip(page, ids, strict=True):
             label = standing.get(id)
             if label is None or label.outcome not in FINAL_LABELS:
                 yield Waiting(slate, label, {key: call for key, call in calls.items() if call.slate_id == id})
+
+
+def pages(items: Iterable[T]) -> Iterator[list[T]]:
+    """The items, so many at a time."""
+    stream = iter(items)
+    while page := list(islice(stream, PAGE)):
+        yield page
 
 
 def label_slates(

@@ -112,12 +112,16 @@ class StoredJudging(StoredSlates):
 
     def waiting_slates(self, annotator: str, final: Iterable[str]) -> Iterator[Slate]:
         """Slates on which no label of these `final` outcomes of this annotator stands, oldest first, page by page."""
-        sql, values = _waiting(annotator, final)
+        return self._page_by_page(*_waiting(annotator, final))
+
+    def judged_slates(self, annotator: str) -> Iterator[Slate]:
+        """Slates that a judge was asked about, oldest first, page by page."""
+        sql = "FROM slate WHERE EXISTS (SELECT 1 FROM judge_call WHERE annotator = ? AND slate_id = slate.id)"
+        return self._page_by_page(sql, [annotator])
+
+    def _page_by_page(self, sql: str, values: list[Any]) -> Iterator[Slate]:
         after = 0
-        while True:
-            rows = self.rows(f"SELECT seq, id {sql} AND seq > ? ORDER BY seq LIMIT ?", [*values, after, PAGE])
-            if not rows:
-                return
+        while rows := self.rows(f"SELECT seq, id {sql} AND seq > ? ORDER BY seq LIMIT ?", [*values, after, PAGE]):
             yield from self.slates(ids=[row["id"] for row in rows])
             after = rows[-1]["seq"]
 
