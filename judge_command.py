@@ -37,7 +37,8 @@ class Tally:
         parts = [f"{rate:.1f} labels/s"]
         if cost and done:
             parts.append(f"${cost:.4f} of about ${cost / done * self.total:.4f}")
-        return " · ".join([*parts, counted({k: n for k, n in self.outcomes.items() if k not in ("label", "tie")})])
+        failures = counted({kind: n for kind, n in self.outcomes.items() if kind not in ("label", "tie")})
+        return " · ".join([*parts, *([failures] if failures else [])])
 
 
 def counted(counts: Mapping[str, int]) -> str:
@@ -175,11 +176,11 @@ def shown(tally: Tally, who: str, cost: Callable[[], float]) -> Iterator[Callabl
     from judges.batch import outcome_of
 
     columns = (
-        TextColumn(who),
+        TextColumn(who, markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
     )
     with Progress(*columns) as progress:
         task, looked, spent = progress.add_task("", total=tally.total), 0.0, 0.0

@@ -122,7 +122,8 @@ def _run(
     def ask(iteration: int, slates: Sequence[Slate]) -> list[LabeledSlate]:
         store.add_slates(slates)
         for judge in judges:
-            label_slates(judge, slates, store)
+            if stopped := label_slates(judge, slates, store).stopped:
+                print(f"{judge.annotator.id}: {stopped}; the run goes on without it")
         if config.labels.oracle:
             _ask_oracle(config, store, slates, gold)
         _wait_for_people(config, store, slates, iteration)

@@ -142,4 +142,4 @@ def _share(share: Share) -> str:
 
 
 def _points(i: Interval) -> str:
-    return f"{i.mean:+.0%} [{i.low:+.0%}, {i.high:+.0%}]"
+    return "{:+.0%} [{:+.0%}, {:+.0%}]".format(*i).replace("-0%", "+0%")

@@ -69,8 +69,8 @@ class EndpointJudge:
             probe = Probe(caller, self.endpoint, self.key_source, self.file)
             try:
                 endpoint = await probe.abilities()
-            except BudgetReached as reached:
-                raise UserError(f"{self.file}: {reached}: raise the cap to go on") from reached
+            except BudgetReached:
+                return self  # what is asked next says so, and what is left
             return replace(self, endpoint=endpoint, remarks=tuple(probe.remarks))
 
     @asynccontextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain
+from itertools import chain, count
 from typing import TYPE_CHECKING, TypeVar
 
 from judges.answer import Answer, Waiting
@@ -112,9 +112,9 @@ class EndpointRun:
 
 def among(slates: Iterable[Waiting], every: int) -> Iterator[Waiting | int]:
     """The slates, with the seed of another set of canaries after so many of them, again and again."""
-    for count, waiting in enumerate(slates):
-        if count and count % every == 0:
-            yield count
+    for number, waiting in enumerate(slates):
+        if number and number % every == 0:
+            yield number
         yield waiting
 
 
@@ -128,15 +128,15 @@ def stated_ranks(asked: Iterable[tuple[Canary, Sequence[JudgeCall]]]) -> Iterato
 
 def ridden(judge: EndpointJudge, ledger: Ledger) -> AttackSuccess:
     """How the attacks of all canaries fared that the judge was ever asked about in this project."""
-    asked: list[tuple[Canary, list[JudgeCall]]] = []
-    seed = 0
-    while True:
+    asked: dict[str, tuple[Canary, list[JudgeCall]]] = {}
+    for seed in count(0, EVERY):
         canaries = draw_canaries(seed, judge.canary_rules.each)
         known = ledger.judge_calls(judge.annotator.id, [canary.slate.id for canary in canaries]).values()
-        if not known:
-            return attack_success(stated_ranks(asked))
-        asked += [(c, [call for call in known if call.slate_id == c.slate.id]) for c in canaries]
-        seed += EVERY
+        calls = {c.slate.id: (c, [call for call in known if call.slate_id == c.slate.id]) for c in canaries}
+        if not calls or not all(made for _, made in calls.values()):
+            break
+        asked |= calls
+    return attack_success(stated_ranks(asked.values()))
 
 
 def _made(end: T | BaseException) -> T:

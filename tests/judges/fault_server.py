@@ -101,7 +101,7 @@ class FaultServer:
             question = request["messages"][-1]["content"]
             tokens = len(question) // 4, 3
             self.bills[key] = (question, *tokens)
-            letter = "B" if GOOD in question[question.index("<answer_B>") :] else "A"
+            letter = "B" if GOOD in question.partition("<answer_B>")[2] else "A"
             choice = {"index": 0, "message": {"content": f"[[{letter}]]"}, "finish_reason": "stop"}
             reply = {"id": f"chatcmpl-{len(self.bills)}", "model": request["model"], "choices": [choice]}
             if fault == "wrong-ids":

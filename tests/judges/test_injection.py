@@ -194,3 +194,12 @@ def test_a_reasoning_rubric_gives_room_to_reason(judge_file: Callable[..., Path]
     judge = load_judge(path, DATA)
     assert isinstance(judge, EndpointJudge)
     assert judge.endpoint.max_tokens == 768
+
+
+def test_canaries_are_counted_once(scripted: Scripted, judge_file: Callable[..., Path], store: Store) -> None:
+    """Sets of other seeds may hold the same canary; only sets that were ridden whole count."""
+    scripted.reply = sound
+    judge = load_judge(judge_file(scripted.url, canaries=10), DATA)
+    assert isinstance(judge, EndpointJudge)
+    label_slates(judge, store.slates()[:1], store)
+    assert ridden(judge, store).verdicts.total() == 10 * 4 * 2
