@@ -74,6 +74,9 @@ def _parser() -> argparse.ArgumentParser:
         "--dry-run", action="store_true", help="ask nothing; say what it would take: calls, tokens, cost, time"
     )
     sub.add_argument(
+        "--batch-api", action="store_true", help="ask by the OpenAI Batch API: within a day, at half the price"
+    )
+    sub.add_argument(
         "--money", type=_dollars, help="stop before it has cost more dollars, over all runs in the project"
     )
     sub.add_argument("--tokens", type=_count, help="stop before it has taken more tokens, over all runs")
@@ -250,7 +253,7 @@ def judge(options: argparse.Namespace) -> None:
     from judge_command import judge as run
 
     caps = {"money": options.money, "tokens": options.tokens, "calls": options.calls}
-    run(options.project, options.judge, options.limit, options.dry_run, caps)
+    run(options.project, options.judge, options.limit, options.dry_run, options.batch_api, caps)
 
 
 def loop(options: argparse.Namespace) -> None:

@@ -46,11 +46,18 @@ def counted(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{n:,} {kind}" for kind, n in sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
-def judge(project: Path, names: Sequence[str], limit: int | None, dry_run: bool, caps: Mapping[str, Any]) -> None:
+def judge(
+    project: Path,
+    names: Sequence[str],
+    limit: int | None,
+    dry_run: bool,
+    batch_api: bool,
+    caps: Mapping[str, Any],
+) -> None:
     """Let judges, one after the other, label the slates that wait for them, at most `limit` each.
 
-    dry_run: only say what that would take. caps: what replaces caps of the judges' files (money, tokens, calls). Raises
-    UserError.
+    dry_run: only say what that would take. batch_api: ask by the Batch API. caps: what replaces caps of the judges'
+    files (money, tokens, calls). Raises UserError.
     """
     from judges.config import load_judge
     from labeling.store import Store
@@ -58,7 +65,7 @@ def judge(project: Path, names: Sequence[str], limit: int | None, dry_run: bool,
 
     store = Store(project)
     draw = pictures(store.segments)
-    judges = [with_caps(load_judge(shipped("judges", name), DATA, draw), caps) for name in names]
+    judges = [with_options(load_judge(shipped("judges", name), DATA, draw), batch_api, caps) for name in names]
     for each in judges:
         run_judge(each, store, limit, dry_run)
     if not dry_run:
@@ -129,16 +136,17 @@ def measured(judges: Sequence[Judge], store: Store) -> Iterator[str]:
         )
 
 
-def with_caps(judge: Judge, caps: Mapping[str, Any]) -> Judge:
-    """The judge with these caps in place of those in its file. Raises UserError for one that spends nothing."""
+def with_options(judge: Judge, batch_api: bool, caps: Mapping[str, Any]) -> Judge:
+    """The judge with these caps in place of those in its file. Raises UserError for one that makes no calls."""
     from judges.endpoint_judge import EndpointJudge
 
     given = {name: cap for name, cap in caps.items() if cap is not None}
-    if not given:
+    options = [*(["batch-api"] if batch_api else []), *given]
+    if not options:
         return judge
     if not isinstance(judge, EndpointJudge):
-        raise UserError(f"{judge.annotator.id} makes no calls: leave out {', '.join(f'--{name}' for name in given)}")
-    return judge.within(replace(judge.budget, **given))
+        raise UserError(f"{judge.annotator.id} makes no calls: leave out {', '.join(f'--{name}' for name in options)}")
+    return replace(judge.within(replace(judge.budget, **given)), batch_api=batch_api)
 
 
 def estimated(judge: Judge, store: Store, slates: Iterable[Slate]) -> str:
@@ -153,10 +161,11 @@ def estimated(judge: Judge, store: Store, slates: Iterable[Slate]) -> str:
     e = estimate(judge, waiting(slates, who, store), store.usual_call(who))
     cost = "at an unknown price" if e.cost is None else f"about ${e.cost:.4f}"
     basis = "by its earlier calls" if e.measured else "by the bytes of the questions, full replies and 1 s a call"
+    time = "within a day" if judge.batch_api else f"about {e.seconds:,.0f} s"
     used = judge.budget.used(store.judge_spending(who))
     return (
         f"{e.slates:,} slates, {e.calls:,} calls, about {e.prompt_tokens:,.0f} + {e.completion_tokens:,.0f} tokens, "
-        f"{cost}, about {e.seconds:,.0f} s ({basis})" + (f"; used so far: {used}" if used else "")
+        f"{cost}, {time} ({basis})" + (f"; used so far: {used}" if used else "")
     )
 
 

@@ -7,7 +7,7 @@ Slates are taken from wherever they come page by page; only those under way are 
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -17,7 +17,7 @@ from judges.answer import Answer, Judge, Waiting
 from judges.budget import BudgetReached
 from judges.ledger import Ledger
 from judges.verdict import FINAL_LABELS
-from labeling.records import Annotator, Label, Slate, content_id
+from labeling.records import Annotator, JudgeCall, Label, Slate, content_id
 
 PAGE = 256
 T = TypeVar("T")
@@ -35,11 +35,13 @@ def waiting(slates: Iterable[Slate], annotator: str, ledger: Ledger) -> Iterator
     """Those of the slates that a judge has yet to answer: new ones, and those where it failed."""
     for page in pages(slates):
         ids = [slate.id for slate in page]
-        standing, calls = ledger.labels_on(annotator, ids), ledger.judge_calls(annotator, ids)
+        standing, calls = ledger.labels_on(annotator, ids), defaultdict[str, dict[str, JudgeCall]](dict)
+        for key, call in ledger.judge_calls(annotator, ids).items():
+            calls[call.slate_id][key] = call
         for slate, id in zip(page, ids, strict=True):
             label = standing.get(id)
             if label is None or label.outcome not in FINAL_LABELS:
-                yield Waiting(slate, label, {key: call for key, call in calls.items() if call.slate_id == id})
+                yield Waiting(slate, label, calls[id])
 
 
 def pages(items: Iterable[T]) -> Iterator[list[T]]:

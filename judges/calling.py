@@ -7,6 +7,7 @@ sent, and as what it did cost before anything is made of its reply.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Callable
@@ -89,15 +90,18 @@ class Caller:
         """
         attempt = last.attempt + 1 if last else 0
         sent_as = (last.sent_as if last else "") or f"{key}-{attempt}"
-        failures, began = 0, time.monotonic()
+        failures, storm = 0, math.inf
         while True:
             call = JudgeCall(key, self._annotator, slate_id, "unsettled", "", attempt, sent_as)
             made, failure = await self._attempt(call, request, read)
             if failure is None:
                 return made, None
-            throttled = failure.status == RATE_LIMITED
-            failures += not throttled
-            hopeless = time.monotonic() - began > LONGEST_STORM if throttled else failures > self._endpoint.max_retries
+            if failure.status == RATE_LIMITED:
+                storm = min(storm, time.monotonic())
+                hopeless = time.monotonic() - storm > LONGEST_STORM
+            else:
+                failures += 1
+                hopeless = failures > self._endpoint.max_retries
             if hopeless or not failure.retry:
                 return made, failure
             attempt += 1

@@ -229,7 +229,7 @@ async def _ask(
         if type(error).__module__.startswith(("httpx", "httpcore")):  # what the client's transport lets through
             raise CallFailed(f"the connection broke ({type(error).__name__}: {error})", billed=True) from error
         raise
-    return _read_body(bytes(body), time.monotonic() - started)
+    return read_body(bytes(body), time.monotonic() - started)
 
 
 def _refusal_of(error: Any) -> CallFailed:
@@ -260,7 +260,8 @@ def seconds_to_wait(headers: Headers, now: float | None = None) -> float | None:
     return max(0.0, date - (time.time() if now is None else now))
 
 
-def _read_body(body: bytes, seconds: float) -> Completion:
+def read_body(body: bytes, seconds: float) -> Completion:
+    """A reply read from the body of a chat completion. Raises CallFailed when it is none."""
     try:
         completion = COMPLETION.validate_json(body)
     except ValidationError as error:

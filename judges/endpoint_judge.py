@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from judges.answer import Answer, Clips, Waiting
+from judges.batch_api import BatchRun, open_calls
 from judges.budget import FREE, UNLIMITED, Budget, BudgetReached, Price, Size, size_of
 from judges.calling import Caller
 from judges.canaries import DEFAULT_CANARIES, CanaryRules
@@ -29,7 +30,7 @@ class EndpointJudge:
     """A model behind an endpoint, with a rubric. file, key_source: the file and the key's origin, for messages.
 
     price: None where it is not known. draw: draws clips for a model that sees; it is called in the thread that asks,
-    for each question.
+    for each question. batch_api: ask by the Batch API.
     """
 
     annotator: Annotator
@@ -42,6 +43,7 @@ class EndpointJudge:
     price: Price | None = None
     canary_rules: CanaryRules = DEFAULT_CANARIES
     remarks: tuple[str, ...] = ()
+    batch_api: bool = False
 
     @property
     def clips(self) -> Clips:
@@ -102,8 +104,21 @@ class EndpointJudge:
         keep: Callable[[Waiting, Answer], Label],
         tell: Callable[[Label], None],
     ) -> None:
+        submitted = open_calls(ledger, self.annotator.id)
+        if submitted and not self.batch_api:
+            raise UserError(
+                f"{self.file}: {len(submitted):,} calls stand in a batch that was submitted: collect it with "
+                "--batch-api"
+            )
         async with self._calling(ledger) as (caller, writer, pace):
-            await EndpointRun(self, ledger, caller, writer, pace, keep, tell).answer_all(slates)
+            run = EndpointRun(self, ledger, caller, writer, pace, keep, tell)
+            if not self.batch_api:
+                await run.answer_all(slates)
+                return
+            async with open_client(self.endpoint) as client:
+                batches = BatchRun(self, ledger, client, keep, tell)
+                await batches.collect_open()  # before slates are taken, each with what is known of it by then
+                await batches.answer_all(await run.with_canaries_first(slates))
 
     def questions(self, slate: Slate) -> tuple[Question, Question]:
         """What is asked about a slate: both orders."""

@@ -45,16 +45,20 @@ class EndpointRun:
 
     async def answer_all(self, slates: Iterable[Waiting]) -> None:
         """Answer every slate. Raises UserError when the endpoint is down, and when too many attacks on it succeed."""
+        stream = await self.with_canaries_first(slates)
+        endpoint = self._judge.endpoint
+        work = among(stream, EVERY) if self._judge.canary_rules.each else stream
+        await run_workers(work, self._work, endpoint.concurrency, endpoint.timeout_seconds, self._pace.stop)
+
+    async def with_canaries_first(self, slates: Iterable[Waiting]) -> Iterator[Waiting]:
+        """The slates, once a set of canaries was asked; there are none among clips, and none for nothing."""
         stream = iter(slates)
         first = next(stream, None)
         if first is None:
-            return
-        with_canaries = self._judge.canary_rules.each > 0 and not any(c.clip for c in first.slate.candidates)
-        if with_canaries:
+            return stream
+        if not is_clips(first):
             await self._ride(0)
-        work = among(chain([first], stream), EVERY) if with_canaries else chain([first], stream)
-        endpoint = self._judge.endpoint
-        await run_workers(work, self._work, endpoint.concurrency, endpoint.timeout_seconds, self._pace.stop)
+        return chain([first], stream)
 
     async def _work(self, item: Waiting | int) -> None:
         if isinstance(item, int):
@@ -110,10 +114,15 @@ class EndpointRun:
             )
 
 
+def is_clips(waiting: Waiting) -> bool:
+    """Whether a slate shows clips."""
+    return any(candidate.clip for candidate in waiting.slate.candidates)
+
+
 def among(slates: Iterable[Waiting], every: int) -> Iterator[Waiting | int]:
     """The slates, with the seed of another set of canaries after so many of them, again and again."""
     for number, waiting in enumerate(slates):
-        if number and number % every == 0:
+        if number and number % every == 0 and not is_clips(waiting):
             yield number
         yield waiting
 

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
 
-from labeling.records import Annotator, JudgeCall, Label, Spending
+from labeling.records import Annotator, JudgeCall, Label, Slate, Spending
 
 T = TypeVar("T")
 Write = tuple[Callable[[], Any], "asyncio.Future[Any]"]
@@ -35,6 +35,12 @@ class Ledger(Protocol):
 
     def judge_calls(self, annotator: str, slate_ids: Sequence[str] | None = None) -> dict[str, JudgeCall]:
         """The last attempt of each call about these slates, by key."""
+
+    def unsettled_calls(self, annotator: str) -> list[JudgeCall]:
+        """The calls of which no reply is known."""
+
+    def slates(self, *, ids: Sequence[str]) -> list[Slate]:
+        """Slates by id."""
 
     def judge_spending(self, annotator: str) -> Spending:
         """What the annotator has spent, in all runs."""

@@ -37,6 +37,11 @@ class StoredJudging(StoredSlates):
         rows = self.rows(f"SELECT {CALL} FROM judge_call WHERE annotator = ? ORDER BY key, attempt", [annotator])
         return [JudgeCall(**row) for row in rows]
 
+    def unsettled_calls(self, annotator: str) -> list[JudgeCall]:
+        """The calls of a judge of which no reply is known."""
+        sql = f"SELECT {CALL} FROM judge_call WHERE annotator = ? AND outcome = 'unsettled' ORDER BY key, attempt"
+        return [JudgeCall(**row) for row in self.rows(sql, [annotator])]
+
     def reserve_call(
         self, call: JudgeCall, *, money: float | None = None, tokens: int | None = None, calls: int | None = None
     ) -> bool:

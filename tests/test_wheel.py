@@ -48,7 +48,8 @@ def prefloop(site: Path, folder: Path, *arguments: str) -> str:
 
 def test_only_the_product_is_in_it(unpacked: Path) -> None:
     names = {p.name for p in unpacked.iterdir() if not p.name.endswith(".dist-info")}
-    assert names == {"app.py", "loop_command.py", "shipped.py", "labeling", "judges", "rlhf", "prefloop_data"}
+    modules = {"app.py", "judge_command.py", "loop_command.py", "shipped.py"}
+    assert names == modules | {"labeling", "judges", "rlhf", "prefloop_data"}
     assert (unpacked / "labeling" / "pages" / "label.js").exists()
     assert next(unpacked.glob("*.dist-info/licenses/LICENSE"))
 

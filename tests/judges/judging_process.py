@@ -1,25 +1,26 @@
-"""`python judging_process.py PROJECT JUDGE.toml`: label what waits, as a process that can be killed."""
+"""`python judging_process.py PROJECT JUDGE.toml [batch]`: label what waits, as a process that can be killed."""
 
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from judges.batch import label_slates
 from judges.config import load_judge
+from judges.endpoint_judge import EndpointJudge
 from labeling.store import Store
 
 # As the command does: a Ctrl-C counts also where the tests run in the background and inherited it as ignored.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-project, judge_file = sys.argv[1:]
+project, judge_file, *by = sys.argv[1:]
 store = Store(project)
+judge = load_judge(Path(judge_file), Path(__file__).parents[2] / "data")
+if by:
+    assert isinstance(judge, EndpointJudge)
+    judge = replace(judge, batch_api=True)
 try:
-    label_slates(
-        load_judge(Path(judge_file), Path(__file__).parents[2] / "data"),
-        store.slates(),
-        store,
-        lambda label: print(label.slate_id),
-    )
+    label_slates(judge, store.slates(), store, lambda label: print(label.slate_id))
 except KeyboardInterrupt:
     sys.exit(130)

@@ -244,13 +244,13 @@ def test_descriptions_through_a_real_model(llama: LlamaServer, judge_file: Calla
         )
 
     rubric = str(DATA / "rubrics" / "clip.toml")
-    judge = load_judge(judge_file(llama.base_url, rubric=rubric), DATA)
+    judge = load_judge(judge_file(llama.base_url, rubric=rubric, timeout_seconds=120), DATA)
     goals = (Prompt((Message("user", goal),)) for goal in ("Make the pole stand upright.", "Swing up."))
     slates = [Slate(goal, (pendulum(5, DARK), pendulum(170, BRIGHT))) for goal in goals]
     store.add_slates(slates)
     outcomes = label_slates(judge, slates, store).outcomes
     assert outcomes.total() == 2
-    assert outcomes["label"] + outcomes["tie"] > 0
+    assert outcomes["label"] + outcomes["tie"] > 0, [label.reason for label in store.labels()]
     calls = store.judge_calls(judge.annotator.id)
     assert sorted(call.slate_id for call in calls.values()) == sorted([slate.id for slate in slates] * 2)
     assert min(call.prompt_tokens for call in calls.values()) > 200

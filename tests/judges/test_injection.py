@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from conftest import Reply, Scripted, completion, slate
 
+from judges.answer import Waiting
 from judges.batch import label_slates
 from judges.canaries import ATTACKS, EVERY, FACTS, draw_canaries
 from judges.config import load_judge
@@ -145,8 +146,8 @@ def test_canaries_ride_with_a_sound_judge_and_are_not_paid_for_twice(
 
 
 def test_more_canaries_ride_in_a_long_run() -> None:
-    slates: list[Any] = list(range(10_000, 10_000 + 2 * EVERY + 5))
-    seeds = [item for item in among(slates, EVERY) if item < 10_000]
+    waiting = Waiting(slate("Q?", "One.", "Two."))
+    seeds = [item for item in among([waiting] * (2 * EVERY + 5), EVERY) if isinstance(item, int)]
     assert seeds == [EVERY, 2 * EVERY]
 
 

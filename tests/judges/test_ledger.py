@@ -27,8 +27,8 @@ def test_a_call_is_reserved_at_its_most_and_settled_once(store: Store) -> None:
     assert store.reserve_call(RESERVED)
     assert store.judge_spending("judge:a") == Spending(1, 100, 20, 0.5)
     settled = replace(RESERVED, outcome="label", reply="{}", prompt_tokens=60, completion_tokens=5, cost=0.25)
-    for _ in range(2):  # the second time changes nothing
-        store.settle_call(settled)
+    for again in (settled, replace(settled, reply="other", prompt_tokens=7)):  # the second time changes nothing
+        store.settle_call(again)
         assert store.judge_spending("judge:a") == Spending(1, 60, 5, 0.25)
     assert store.judge_calls("judge:a") == {"k": settled}
 
