@@ -137,6 +137,10 @@ CREATE TABLE judge_spending (
 INSERT INTO judge_spending
     SELECT annotator, count(*), sum(prompt_tokens), sum(completion_tokens), 0 FROM judge_call GROUP BY annotator;
 """
+SIXTH = """
+DROP INDEX label_annotator;
+CREATE INDEX label_annotator ON label(annotator, slate_id);
+"""
 
 
 def first_shape(db: Database) -> None:
@@ -164,13 +168,18 @@ def judging(db: Database) -> None:
     _run_all(db, FIFTH)
 
 
+def labels_by_slate(db: Database) -> None:
+    """What an annotator says of a slate is found without looking at all that they said."""
+    _run_all(db, SIXTH)
+
+
 def _run_all(db: Database, statements: str) -> None:
     for statement in statements.split(";\n"):
         if statement.strip():
             db.execute(statement)
 
 
-STEPS = (first_shape, clips, people, revocations, judging)
+STEPS = (first_shape, clips, people, revocations, judging, labels_by_slate)
 
 
 def migrate(db: Database, path: str) -> None:

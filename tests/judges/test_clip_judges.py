@@ -244,7 +244,7 @@ def test_descriptions_through_a_real_model(llama: LlamaServer, judge_file: Calla
         )
 
     rubric = str(DATA / "rubrics" / "clip.toml")
-    judge = load_judge(judge_file(llama.base_url, rubric=rubric, timeout_seconds=120), DATA)
+    judge = load_judge(judge_file(llama.base_url, rubric=rubric, schema=True, timeout_seconds=120), DATA)
     goals = (Prompt((Message("user", goal),)) for goal in ("Make the pole stand upright.", "Swing up."))
     slates = [Slate(goal, (pendulum(5, DARK), pendulum(170, BRIGHT))) for goal in goals]
     store.add_slates(slates)

@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+import re
 import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Reply, Scripted, completion
@@ -178,3 +180,22 @@ def test_a_revoked_judge_asks_nothing(scripted: Scripted, judge_file: Callable[.
     judged = label_slates(judge, store.slates(), store)
     assert judged.stopped.endswith("is revoked (it likes the first place), so its labels would count for nothing")
     assert len(scripted.requests) == 4
+
+
+def test_what_waits_is_found_without_reading_all_labels(store: Store) -> None:
+    """Each query of a page must be a search by annotator and slate: a scan made 100,000 slates take hours."""
+    plans: list[str] = []
+    plain = store.rows
+
+    def explained(sql: str, parameters: Any = ()) -> list[dict[str, Any]]:
+        plans.extend(row["detail"] for row in plain(f"EXPLAIN QUERY PLAN {sql}", parameters))
+        return plain(sql, parameters)
+
+    store.rows = explained  # type: ignore[method-assign]
+    list(store.waiting_slates("judge:a", ["ranked"]))
+    store.labels_on("judge:a", ["slate_1"])
+    store.judge_calls("judge:a", ["slate_1"])
+    about = [plan for plan in plans if re.search(r"\b(label|judge_call|candidate)\b", plan)]
+    assert len(about) >= 4
+    for plan in about:
+        assert re.search(r"slate_id=\?", plan), plan
