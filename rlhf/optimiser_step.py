@@ -5,7 +5,7 @@ Every weight is taken over the step's whole batch, so the cut changes nothing bu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -61,10 +61,16 @@ def make_learner(policy: Policy, critic: ScoreModel | None, recipe: Recipe) -> L
     critic_optimizer = None
     if critic is not None and recipe.critic is not None:
         learned = [p for p in critic.parameters() if p.requires_grad]
-        critic_optimizer = torch.optim.AdamW(learned, lr=recipe.critic.critic_learning_rate, weight_decay=0.0)
-    optimizer = torch.optim.AdamW(policy.trained().values(), lr=recipe.learning_rate, weight_decay=0.0)
+        critic_optimizer = torch.optim.AdamW(
+            learned, lr=recipe.critic.critic_learning_rate, weight_decay=0.0, fused=True
+        )
+    optimizer = torch.optim.AdamW(policy.trained().values(), lr=recipe.learning_rate, weight_decay=0.0, fused=True)
     beta, loss_beta = (kl.beta if kl else 0.0 for kl in (recipe.reward_kl, recipe.loss_kl))
     return Learner(policy, critic, optimizer, critic_optimizer, beta, loss_beta)
+
+
+def _adamw(parameters: Iterable[nn.Parameter], learning_rate: float) -> torch.optim.AdamW:
+    return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.0, fused=True)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ What cannot work (no such id, a picture without an encoder, NaN, …) is said in
 from __future__ import annotations
 
 import json
+import sys
 from contextlib import suppress
 from typing import Any
 
@@ -33,7 +34,7 @@ def make(environment: str, render: bool = False) -> gym.Env:
     name = f"environment.id = {config.id!r}"
     mode: dict[str, Any] = {"render_mode": "rgb_array"} if render else {}
     try:
-        _forbid_log_file(config.id)
+        _quieten(config.id)
         env = gym.make(config.id, config.max_steps, **config.options, **mode)
     except gym.error.DependencyNotInstalled as error:
         raise UserError(
@@ -53,10 +54,14 @@ def make(environment: str, render: bool = False) -> gym.Env:
     return _encoded(env, config.encoder, name)
 
 
-def _forbid_log_file(id: str) -> None:
-    """Keep MuJoCo from writing MUJOCO_LOG.TXT into the current folder, as it does for a warning about a model it reads.
+_TOLD: set[str] = set()
 
-    The console still shows its warnings. It has to be told before the environment is made.
+
+def _quieten(id: str) -> None:
+    """Have MuJoCo tell each warning once, and write no MUJOCO_LOG.TXT into the current folder.
+
+    By itself it tells a warning about a model whenever one is made, and a run makes one for each clip. It has to be
+    told before the environment is made.
     """
     made_by = [str(found.entry_point) for found in gym.registry.values() if id in (found.id, found.name)]
     if any("mujoco" in entry for entry in made_by):
@@ -66,6 +71,13 @@ def _forbid_log_file(id: str) -> None:
             log = mujoco.MjLogConfig.get()
             log.logto_file = False
             log.set()
+            mujoco.set_mju_user_warning(_tell_once)
+
+
+def _tell_once(warning: str) -> None:
+    if warning not in _TOLD:
+        _TOLD.add(warning)
+        print(f"MuJoCo warns: {warning}", file=sys.stderr)
 
 
 def _line(error: Exception) -> str:

@@ -141,12 +141,16 @@ def test_the_strange_environment_works_when_nothing_is_asked_of_it(tmp_path: Pat
 
 
 @pytest.mark.parametrize("id", ["HalfCheetah-v5", "HalfCheetah"])
-def test_a_model_that_mujoco_warns_about_leaves_no_log_file(
-    id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_model_that_mujoco_warns_about_leaves_no_log_file_and_one_line(
+    id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    make(spec(EnvironmentConfig(id))).close()
+    monkeypatch.setattr("rlhf.control.environments._TOLD", set())
+    for _ in range(2):
+        make(spec(EnvironmentConfig(id))).close()
     assert not list(tmp_path.iterdir())
+    told = capfd.readouterr()
+    assert (told.out, told.err.count("settotalmass")) == ("", 1)
 
 
 @pytest.mark.usefixtures("_no_training")
