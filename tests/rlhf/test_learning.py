@@ -32,7 +32,7 @@ def gains(recipe: str, folder: Path, **world: bool) -> Interval:
     return bootstrap(list(chain.from_iterable(side_by_side(SEEDS, partial(differences, recipe, folder, world)))))
 
 
-@pytest.mark.parametrize("recipe", ["ppo", "grpo"])
+@pytest.mark.parametrize("recipe", ["grpo", pytest.param("ppo", marks=pytest.mark.long)])
 def test_held_out_gold_rises_from_labels_alone_and_not_from_random_ones(recipe: str, tmp_path: Path) -> None:
     learned = gains(recipe, tmp_path / "true")
     assert learned.low > 0.03, f"gold rose by {learned}"

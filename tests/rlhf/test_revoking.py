@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from labeling.preferences import expand_all
 from labeling.records import Annotator, Label, LabeledSlate, Slate
 from rlhf.control.control_config import parse_control
 from rlhf.control.control_subject import make_control_subject
-from rlhf.language_subject import make_language_subject
+from rlhf.language_subject import LanguageSubject, make_language_subject
 from rlhf.online_loop import changed_pairs
 
 LIAR = Annotator("oracle:liar", "oracle")
@@ -54,10 +55,20 @@ def _with(labeled: LabeledSlate, lie: Label) -> LabeledSlate:
 
 
 @pytest.mark.parametrize("adaptation", ["full", "head"])
-def test_the_loop_refits_without_them_and_says_so(adaptation: str, tmp_path: Path) -> None:
-    world = Lying(0)
+def test_the_loop_refits_without_them_and_says_so(
+    adaptation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, begun = Lying(0), []
+    begin = LanguageSubject.begin_fit
+
+    def spy(self: LanguageSubject, iteration: int, chosen: Any, afresh: bool, progress: Any) -> Any:
+        begun.append(afresh)
+        return begin(self, iteration, chosen, afresh, progress)
+
+    monkeypatch.setattr(LanguageSubject, "begin_fit", spy)
     config = tiny_config("grpo", iterations=3, **SMALL | {"reward_model": {"adaptation": adaptation}})
     run_tiny(config, tmp_path, world)
+    assert begun == [False, False, True]
     *before, last = world.of_kind("fit")
     assert all("withdrawn_labels" not in fit for fit in before)
     lies = world.lies & {key for keys in list(world.fits.values())[:2] for key in keys}
