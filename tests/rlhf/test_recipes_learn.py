@@ -120,11 +120,15 @@ def wrong_letter(prompt: Prompt) -> str:
     return chr(ord(truth(prompt)) + 1)
 
 
-def taught(subject: LanguageSubject, favourite: Any, share: float, steps: int = 60) -> None:
-    """Teach the policy to answer with its favourite letter in that share of cases, else with any letter.
+Weights = dict[str, torch.Tensor]
 
-    It draws nothing: what differs between seeds is what they sample.
+
+def taught(favourite: Any, share: float, steps: int = 60) -> Weights:
+    """A model that answers with its favourite letter in that share of cases, else with any letter.
+
+    All seeds begin with it: what differs between them is what they sample.
     """
+    subject = make_language_subject(letters_config("grpo", 0), QUESTIONS, right)
     backbone, model = subject.backbone, subject.policy.model
     optimizer = torch.optim.Adam(subject.policy.trained().values(), lr=2e-3)
     letters = {x: backbone.tokenizer(x, add_special_tokens=False)["input_ids"] for x in "ABCDE"}
@@ -140,15 +144,15 @@ def taught(subject: LanguageSubject, favourite: Any, share: float, steps: int = 
         optimizer.zero_grad()
         (-(weights * logp).sum() / len(QUESTIONS)).backward()
         optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+    return dict(model.state_dict())
 
 
-def run_taught(run: Any, folder: Path, favourite: Any, share: float, rule: Any = None) -> Silent:
+def run_taught(run: Any, folder: Path, weights: Weights, rule: Any = None) -> Silent:
     world = Silent(run.seed)
 
     def make() -> LanguageSubject:
         subject = make_language_subject(run, QUESTIONS, right, rule)
-        taught(subject, favourite, share)
+        subject.policy.model.load_state_dict(weights)
         return subject
 
     run_loop(run, "tiny", make, world.surroundings(), folder)
@@ -166,17 +170,17 @@ def letters_config(recipe: str, seed: int, iterations: int = 5, **options: Any) 
     )
 
 
-def ttrl(favourite: Any, folder: Path, seed: int) -> list[float]:
+def ttrl(weights: Weights, folder: Path, seed: int) -> list[float]:
     """Gain in gold of each held-out question, by the majority of the model's own answers."""
     run = letters_config("ttrl", seed, extract="choice", learning_rate=5e-4)
-    world = run_taught(run, folder / f"{seed}", favourite, 0.35)
+    world = run_taught(run, folder / f"{seed}", weights)
     before, *_, after = [e["gold_by_prompt"] for e in world.of_kind("evaluation")]
     return [b - a for a, b in zip(before, after, strict=True)]
 
 
 @pytest.mark.parametrize(("favourite", "sign"), [(truth, 1), (wrong_letter, -1)])
 def test_ttrl_rises_without_labels_where_the_majority_is_right(favourite: Any, sign: int, tmp_path: Path) -> None:
-    gains = chain.from_iterable(side_by_side(SEEDS, partial(ttrl, favourite, tmp_path)))
+    gains = chain.from_iterable(side_by_side(SEEDS, partial(ttrl, taught(favourite, 0.35), tmp_path)))
     gain = bootstrap([sign * g for g in gains])
     assert gain.low > 0, f"by the majority's side, gold rose by {gain}"
 
@@ -186,17 +190,18 @@ def no_e(pairs: Sequence[tuple[Prompt, Candidate]]) -> list[float | None]:
     return [float(choice(c.text) in set("ABCD")) for _, c in pairs]
 
 
-def entropies(target: float, folder: Path, seed: int) -> list[float]:
+def entropies(weights: Weights, target: float, folder: Path, seed: int) -> list[float]:
     """Entropy at each iteration's sampling, nats."""
     # Temperatures further apart than in the paper, which takes hundreds of steps.
     temperatures = {"high_temperature": 2.0, "low_temperature": 0.5, "tempered_alpha": 1.5}
     run = letters_config("aepo", seed, 8, entropy_target=target, learning_rate=5e-4, **temperatures)
-    world = run_taught(run, folder / f"{seed}-{target}", truth, 0.5, no_e)
+    world = run_taught(run, folder / f"{seed}-{target}", weights, no_e)
     return [u["sampling_entropy"] for u in world.of_kind("update")]
 
 
 def test_the_entropy_follows_the_target_of_aepo_up_and_down(tmp_path: Path) -> None:
-    low, high = (side_by_side(SEEDS, partial(entropies, target, tmp_path)) for target in (0.4, 1.1))
+    weights = taught(truth, 0.5)
+    low, high = (side_by_side(SEEDS, partial(entropies, weights, target, tmp_path)) for target in (0.4, 1.1))
     # It swings around its target, so the mean of all iterations after the first counts.
     moved_down, moved_up = ([sum(e[1:]) / len(e[1:]) - e[0] for e in runs] for runs in (low, high))
     assert [e[0] for e in low] == [e[0] for e in high]
