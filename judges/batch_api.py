@@ -152,7 +152,7 @@ class BatchRun:
                 if lines and size > MOST_BYTES:
                     break
                 attempt = last.attempt + 1 if last else 0
-                tokens = size_of(request.messages).most_tokens, judge.endpoint.max_tokens
+                tokens = size_of(request.messages).most_tokens, request.most_reply_tokens
                 slate, who = question.slate.id, judge.annotator.id
                 call = JudgeCall(
                     key, who, slate, "unsettled", "", attempt, SENT_AS + name, *tokens, self._cost(*tokens)

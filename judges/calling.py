@@ -33,18 +33,12 @@ class Meter:
     """What calls cost: exactly when they are done, at most and about before."""
 
     price: Price
-    most_reply_tokens: int
     per_byte: float = TOKENS_PER_BYTE
     reply_tokens: float | None = None
 
-    def most(self, size: Size) -> tuple[int, int]:
-        """More prompt tokens and reply tokens than a question of this size can come to."""
-        return size.most_tokens, self.most_reply_tokens
-
-    def about(self, size: Size) -> float:
+    def about(self, size: Size, most_reply_tokens: int) -> float:
         """Tokens that a question of this size will come to, both ways, by what earlier ones did."""
-        reply = self.most_reply_tokens if self.reply_tokens is None else self.reply_tokens
-        return size.text * self.per_byte + reply
+        return size.text * self.per_byte + (most_reply_tokens if self.reply_tokens is None else self.reply_tokens)
 
     def learn(self, size: Size, prompt_tokens: int, reply_tokens: int) -> None:
         """Remember what a question came to (a running mean of about twenty)."""
@@ -70,7 +64,7 @@ class Caller:
         self._client, self._endpoint, self._annotator = client, endpoint, annotator
         self._ledger, self._writer, self._pace = ledger, writer, pace
         self._budget = budget
-        self._meter = Meter(price, endpoint.max_tokens)
+        self._meter = Meter(price)
         self._open = 0  # calls of this process that are reserved and not settled
         self._settled = asyncio.Event()
         self._chance = random.Random()
@@ -114,8 +108,8 @@ class Caller:
     ) -> tuple[JudgeCall, CallFailed | None]:
         """One attempt as it stands in the books, and why it failed if it did. Cut off, it stays there unsettled."""
         size = size_of(request.messages)
-        async with self._pace.turn(self._meter.about(size)) as used:
-            reserved = await self._reserve(call, size)
+        async with self._pace.turn(self._meter.about(size, request.most_reply_tokens)) as used:
+            reserved = await self._reserve(call, size.most_tokens, request.most_reply_tokens)
             started = time.monotonic()
             try:
                 completion = await ask(self._client, self._endpoint, request, call.sent_as, self._pace.hear)
@@ -158,9 +152,8 @@ class Caller:
             return failure.after
         return self._chance.uniform(0, min(LONGEST_BACKOFF, FIRST_BACKOFF * 2 ** min(failures, 10)))
 
-    async def _reserve(self, call: JudgeCall, size: Size) -> JudgeCall:
+    async def _reserve(self, call: JudgeCall, prompt: int, reply: int) -> JudgeCall:
         """Note the attempt at its most; wait while calls under way hold what it needs. Raises BudgetReached."""
-        prompt, reply = self._meter.most(size)
         call = replace(call, prompt_tokens=prompt, completion_tokens=reply, cost=self._meter.price.of(prompt, reply))
 
         def reserve() -> bool:

@@ -167,6 +167,11 @@ class Request:
     messages: Sequence[ChatMessage]
     settings: Mapping[str, Any]
 
+    @property
+    def most_reply_tokens(self) -> int:
+        """The limit on tokens that it sets, under either name."""
+        return int(next(self.settings[name] for name in TOKEN_LIMITS if name in self.settings))
+
 
 def open_client(endpoint: Endpoint) -> AsyncOpenAI:
     """A client for one event loop, to be used as an async context manager. It does not retry: `judges.calling` does."""

@@ -72,6 +72,21 @@ def test_bytes_bound_tokens_from_above() -> None:
     assert size.most_tokens == 6 + 2 * 16 + 8500
 
 
+def test_a_reservation_follows_the_limit_that_the_request_sets(
+    scripted: Scripted, judge_file: Callable[..., Path], store: Store
+) -> None:
+    """The check asks for more tokens than this judge's questions do, and is reserved at what it asks for."""
+    scripted.reply = lambda request, n: Reply(b"", 401)
+    judge = load_judge(judge_file(scripted.url, max_tokens=2), DATA)
+    reserved: list[int] = []
+    plain = store.reserve_call
+    store.reserve_call = lambda call, **caps: reserved.append(call.completion_tokens) or plain(call, **caps)  # type: ignore[method-assign, func-returns-value]
+    with pytest.raises(UserError, match="check the key"):
+        judge.checked(store)
+    assert reserved == [8]
+    assert scripted.requests[0]["max_tokens"] == 8
+
+
 def test_an_estimate_asks_nothing_and_is_right_once_there_are_calls(
     scripted: Scripted, judge_file: Callable[..., Path], store: Store
 ) -> None:
