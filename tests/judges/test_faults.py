@@ -22,7 +22,7 @@ from labeling.records import Spending
 from labeling.store import Store
 
 DATA = Path(__file__).parents[2] / "data"
-ROUNDS, SLATES = 60, 120
+ROUNDS, SLATES = 50, 100
 
 
 @pytest.fixture
