@@ -17,7 +17,7 @@ from rlhf.control.control_config import ControlConfig, parse_control
 SEEDS = (0, 1, 2)
 
 
-def pendulum(seed: int) -> ControlConfig:
+def pendulum(seed: int, iterations: int) -> ControlConfig:
     """A short Pendulum: four seconds from hanging or lying, so that a few thousand steps tell."""
     options = {
         "n_steps": 256,
@@ -32,7 +32,7 @@ def pendulum(seed: int) -> ControlConfig:
         {
             "question": "Which pendulum comes closer to standing upright and still?",
             "seed": seed,
-            "iterations": 15,
+            "iterations": iterations,
             "environment": {"id": "Pendulum-v1", "max_steps": 100},
             "labels": {"total": 300, "first_slates": 70, "heldout_share": 0.15, "humans": False, "oracle": {}},
             "reward_model": {"updates": 60, "first_updates": 150},
@@ -42,17 +42,18 @@ def pendulum(seed: int) -> ControlConfig:
     )
 
 
-def gain(folder: Path, world: dict[str, bool], seed: int) -> tuple[float, float]:
+def gain(folder: Path, iterations: int, world: dict[str, bool], seed: int) -> tuple[float, float]:
     """Mean true return of the last three evaluations less that before; and the reward model's last accuracy."""
     lived = ControlWorld(seed, **world)
-    run_agent(pendulum(seed), folder / f"{seed}", lived)
+    run_agent(pendulum(seed, iterations), folder / f"{seed}", lived)
     golds = [e["gold"] for e in lived.of_kind("evaluation")]
     return sum(golds[-3:]) / 3 - golds[0], lived.of_kind("fit")[-1]["heldout_accuracy"]
 
 
 def test_labels_alone_teach_the_agent_and_flipped_ones_the_opposite(tmp_path: Path) -> None:
-    learned = side_by_side(SEEDS, partial(gain, tmp_path / "true", {}))
+    learned = side_by_side(SEEDS, partial(gain, tmp_path / "true", 15, {}))
     assert all(accuracy > 0.6 for _, accuracy in learned), learned  # of labels of which a tenth is wrong
     assert bootstrap([returns for returns, _ in learned]).low > 80, learned
-    flipped = side_by_side(SEEDS, partial(gain, tmp_path / "flipped", {"flip": True}))
+    # What is taught the opposite shows it sooner: it is easier to hang than to stand.
+    flipped = side_by_side(SEEDS, partial(gain, tmp_path / "flipped", 7, {"flip": True}))
     assert bootstrap([returns for returns, _ in flipped]).high < 0, flipped
