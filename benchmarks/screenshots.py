@@ -19,6 +19,10 @@ from pathlib import Path
 from playwright.sync_api import Page, sync_playwright
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from labeling.store import Store  # noqa: E402
+
 PICTURES = ROOT / "benchmarks" / "pictures"
 
 
@@ -41,17 +45,18 @@ def main() -> None:
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=chromium, args=arguments)
             page = browser.new_page(viewport={"width": 1200, "height": 640})
-            (take_clips if shows_clips else take)(page, address[0])
+            take_clips(page, address[0]) if shows_clips else take(page, address[0], Path(sys.argv[1]))
             browser.close()
     finally:
         web.terminate()
         web.wait()
 
 
-def take(page: Page, address: str) -> None:
+def take(page: Page, address: str, project: Path) -> None:
     page.goto(address)
     page.locator(".card").first.wait_for()
     page.screenshot(path=PICTURES / "pair.png")
+    take_strength(page, project)
     page.get_by_role("tab", name="Rankings").click()
     page.locator(".card").nth(2).wait_for()
     page.wait_for_timeout(500)
@@ -63,6 +68,22 @@ def take(page: Page, address: str) -> None:
     page.get_by_text("Your labels").wait_for()
     page.wait_for_timeout(3000)
     page.screenshot(path=PICTURES / "live.png")
+
+
+def take_strength(page: Page, project: Path) -> None:
+    """The same pair on the scale, with criteria; the project's settings are put back as they were."""
+    store = Store(project)
+    found = store.settings()
+    store.set_settings({"strength": "yes", "criteria": "helpful,honest"})
+    try:
+        page.reload()
+        page.locator(".card").first.wait_for()
+        page.keyboard.press("v")
+        page.screenshot(path=PICTURES / "strength.png")
+    finally:
+        store.set_settings({"strength": "yes" if found.strength else "no", "criteria": ",".join(found.criteria)})
+    page.reload()
+    page.locator(".card").first.wait_for()
 
 
 def take_clips(page: Page, address: str) -> None:

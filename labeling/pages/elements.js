@@ -20,13 +20,13 @@ export function said(text, html) {
 }
 
 /** A button with its key; a mouse click does not leave the focus on it, or Enter would press it again. */
-export function button(title, key, act, kind = "", hint = "") {
+export function button(title, key, act, kind = "", hint = "", name = hint) {
   const click = (event) => {
     if (event.detail) event.currentTarget.blur();
     act(event);
   };
-  const attributes = { type: "button", class: kind, onclick: click, ...(hint && { title: hint, "aria-label": hint }) };
-  return h("button", attributes, title, key ? h("kbd", {}, key) : "");
+  const named = { ...(hint && { title: hint }), ...(name && { "aria-label": name }) };
+  return h("button", { type: "button", class: kind, onclick: click, ...named }, title, key ? h("kbd", {}, key) : "");
 }
 
 /** Act on the first click of a rapid series only. */

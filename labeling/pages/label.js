@@ -1,12 +1,17 @@
-// The labeling page. All text that comes from a model is put in as text, never as markup.
-// One answer has one client_key from the moment its slate is shown, so a retry or a double click cannot count twice.
+// The labeling page: what is on it, and how one slate follows the other. An answer goes into the outbox, and the next slate,
+// which came with the last reply, is shown at once. All text that comes from a model is put in as text, never as markup.
 
-import { ClipPlayer } from "./clips.js";
-import { button, h, once, said } from "./elements.js";
-import { PENDING, Server } from "./server.js";
+import { inWords, isOpen, showGuidelines, showRecent, showSettings, unseen } from "./dialogs.js";
+import { Drafts } from "./drafts.js";
+import { button, h } from "./elements.js";
+import { Keymap, keyOf } from "./keys.js";
+import { Outbox } from "./outbox.js";
+import { Players } from "./players.js";
+import { groupsOf } from "./ranking.js";
+import { Rest } from "./rest.js";
+import { Server } from "./server.js";
+import { Workplace } from "./workplace.js";
 
-const LETTERS = "ABCDEFGHI";
-const SETTLE_MS = 350; // nobody reads that fast: a click so soon after a new slate was meant for the last one
 const POLL_MS = 3000;
 const HEARTBEAT_MS = 60_000; // whoever has the page before them keeps their slates, however long they read
 
@@ -26,54 +31,73 @@ export function start(root) {
 
 class LabelPage {
   constructor(root, signal) {
+    this.root = root;
     this.signal = signal;
-    this.server = new Server((line, kind) => this.say(line, kind), signal);
+    this.server = new Server((line) => this.trouble(line), signal);
+    this.outbox = new Outbox(this.server, {
+      changed: () => this.refreshCount(),
+      sent: (reply) => this.take(reply),
+      refused: (line) => this.refused(line),
+    });
+    this.drafts = new Drafts();
+    this.keymap = new Keymap();
+    this.players = new Players();
+    this.rest = new Rest();
     this.mode = localStorage.getItem("prefloop.mode");
     this.name = localStorage.getItem("prefloop.name") || "local";
-    this.lease = null;
-    this.players = new Map(); // of the slate on the page and of the next one, by slate
-    this.player = null;
-    this.places = []; // the ranking so far, best first: groups of tied places
-    this.tieNext = false;
+    this.standing = { yours: 0, waiting: {}, qualifying: null };
+    this.slate = null; // on the page
+    this.next = null; // comes after it, if that is known already
+    this.workplace = null;
+    this.editing = null; // the earlier answer that is being changed; `slate` and `next` wait meanwhile
     this.busy = false;
+    signal.addEventListener("abort", () => this.players.provide([]));
+    this.frame(root);
+  }
+
+  frame(root) {
     this.tabs = { pairs: this.tab("pairs", "Pairs"), rankings: this.tab("rankings", "Rankings") };
     this.count = h("span", { class: "count" });
-    this.me = null; // who signed in, in a project with accounts
+    this.unsent = h("span", { class: "unsent", role: "status" });
+    this.progress = h("progress", { "aria-label": "Your answers, of those that you could give" });
     this.nameBox = h("input", {
       "aria-label": "Your name", value: this.name, maxlength: 64, spellcheck: false, size: 10,
       onchange: () => this.rename(), onkeydown: (e) => e.key === "Enter" && this.nameBox.blur(),
     });
-    this.body = h("div", { class: "body" });
-    this.status = h("p", { class: "status", role: "status", "aria-live": "polite" });
-    this.bar = h("div", { class: "bar" });
     this.who = h("label", { class: "who" }, "Labeling as ", this.nameBox);
-    const tabs = h("div", { class: "tabs", role: "tablist" }, this.tabs.pairs, this.tabs.rankings);
-    signal.addEventListener("abort", () => this.providePlayers([]));
+    this.menu = h("div", { class: "menu" });
+    this.body = h("div", { class: "body", tabindex: -1, role: "region", "aria-label": "Comparison" });
+    this.status = h("p", { class: "status", role: "status", "aria-live": "polite" });
+    this.announced = h("p", { class: "unseen", "aria-live": "polite" });
+    this.bar = h("div", { class: "bar" });
+    const tabs = h("div", { class: "tabs", role: "tablist", "aria-label": "What to compare" }, this.tabs.pairs, this.tabs.rankings);
+    const you = h("div", { class: "you" }, this.unsent, this.progress, this.count, this.menu, this.who);
     const foot = h("footer", {}, this.status, this.bar);
-    root.replaceChildren(h("header", {}, tabs, h("div", { class: "you" }, this.count, this.who)), this.body, foot);
+    root.replaceChildren(h("header", {}, tabs, you), this.body, foot, this.announced);
   }
 
   // What is asked of the server
 
   async open() {
     await this.introduce();
-    const kept = sessionStorage.getItem(PENDING);
-    if (kept) {
-      this.busy = true;
-      await this.deliver(JSON.parse(kept)); // an answer that a reload interrupted
-    }
+    this.task = await this.server.read("task");
+    await this.drafts.open(this.name);
+    await this.outbox.open(this.name); // answers that could not be sent, before anything new
+    await this.outbox.empty();
     if (!this.mode) {
       const { waiting } = await this.server.send("lease", { annotator: this.name, mode: "pairs" });
       this.mode = waiting.pairs || !waiting.rankings ? "pairs" : "rankings";
     }
+    this.refreshMenu();
     await this.ask();
+    if (unseen(this.task.guidelines)) showGuidelines(this.root, this.task.guidelines);
   }
 
   /** Who labels: the account that signed in, or in a project without accounts whoever the box names. */
   async introduce() {
     const { name } = await this.server.read("me");
     if (!name) return;
-    this.me = this.name = name;
+    this.name = name;
     const leave = async () => {
       await this.server.send("logout", {});
       location.assign("/login");
@@ -81,207 +105,200 @@ class LabelPage {
     this.who.replaceWith(h("span", { class: "who" }, `Labeling as ${name} `, button("Sign out", "", leave, "quiet")));
   }
 
-  async ask() {
+  get asking() {
+    return { annotator: this.name, mode: this.mode };
+  }
+
+  /** Ask for what is to be answered now. */
+  ask() {
+    return this.request("lease", this.asking);
+  }
+
+  async request(route, body) {
     this.busy = true;
     try {
-      this.show(await this.server.send("lease", { annotator: this.name, mode: this.mode }));
-    } catch (refused) {
-      this.say(refused.message, "bad");
+      await this.outbox.empty();
+      const reply = await this.server.send(route, body);
       this.busy = false;
+      this.editing = null;
+      this.take(reply);
+      return true;
+    } catch (refused) {
+      this.busy = false;
+      this.say(refused.message, "bad");
+      return false;
     }
   }
 
   async poll() {
-    if (!this.signal.aborted && !this.lease && !this.busy) await this.ask();
+    if (!this.signal.aborted && !this.slate && !this.busy && !this.editing && !this.outbox.size) await this.ask();
   }
 
   beat() {
-    if (this.lease && !document.hidden) this.server.tell("heartbeat", { annotator: this.name, mode: this.mode });
-  }
-
-  async answer(outcome, ranks = null) {
-    if (!this.ready(ranks)) return;
-    const seconds = Math.min((performance.now() - this.shownAt) / 1000, 86400);
-    const body = {
-      annotator: this.name, mode: this.mode, client_key: this.clientKey, slate: this.lease.slate, outcome, ranks,
-      seconds: Math.round(seconds * 10) / 10,
-    };
-    this.busy = true;
-    sessionStorage.setItem(PENDING, JSON.stringify(body));
-    const reply = await this.deliver(body);
-    if (!reply) return this.ask();
-    this.say("");
-    this.show(reply);
-  }
-
-  async deliver(body) {
-    try {
-      return await this.server.send("submit", body);
-    } catch (refused) {
-      this.say(refused.message, "bad");
-      return null;
-    } finally {
-      sessionStorage.removeItem(PENDING);
-    }
+    if (this.slate && !document.hidden) this.server.tell("heartbeat", this.asking);
   }
 
   async undo() {
     if (this.busy) return;
-    this.busy = true;
-    try {
-      this.show(await this.server.send("undo", { annotator: this.name, mode: this.mode, client_key: crypto.randomUUID() }));
-      this.say("Taken back: answer it again");
-    } catch (refused) {
-      this.busy = false;
-      this.say(refused.message);
+    if (await this.request("undo", { ...this.asking, client_key: crypto.randomUUID() })) this.say("Taken back: answer it again");
+  }
+
+  // How one slate follows the other
+
+  /** Send an answer and go on at once. */
+  answer(answer) {
+    const body = { ...this.asking, client_key: crypto.randomUUID(), ...answer };
+    this.drafts.forget(answer.slate);
+    this.say(this.rest.worked(performance.now()));
+    if (this.editing) {
+      this.outbox.add("revise", { ...body, replaces: this.editing.client_key });
+      this.stopEditing();
+      this.announce("Changed");
+      return;
     }
+    this.outbox.add("submit", body);
+    this.slate = this.next;
+    this.next = null;
+    if (this.slate) this.show();
+    else this.wait();
+  }
+
+  /** A reply: how things stand, and what is to be answered now. The person may have gone on already. */
+  take(reply) {
+    this.standing = reply;
+    this.refreshCount();
+    if (this.outbox.size || this.busy) return; // a later reply knows more
+    const known = this.slate !== null && this.slate.slate === reply.lease?.slate;
+    if (!known) this.slate = reply.lease;
+    this.next = reply.next;
+    if (this.workplace && (known || this.editing)) this.provide();
+    else this.show();
+  }
+
+  refused(line) {
+    this.say(`An answer was not taken: ${line}`, "bad");
+    if (!this.outbox.size) this.ask();
+  }
+
+  /** The player of what is on the page, while the clips that come after it load. */
+  provide() {
+    return this.players.provide([this.editing, this.slate, this.next].filter(Boolean));
+  }
+
+  show() {
+    const slate = this.editing ?? this.slate;
+    const focused = this.root.contains(document.activeElement) && document.activeElement !== this.body;
+    this.workplace?.leave();
+    const player = this.provide();
+    this.workplace = slate && this.workplaceOf(slate, player);
+    const banner = this.editing && h("p", { class: "banner" }, `You are changing an answer: ${inWords(this.editing)}. `, button("Leave it as it was", "Esc", () => this.stopEditing()));
+    this.body.replaceChildren(banner ?? "", ...(slate ? this.workplace.elements : [this.nothing()]));
+    const asked = this.body.querySelector(".prompt")?.offsetHeight;
+    if (asked) this.body.style.setProperty("--asked", `${asked}px`); // clips take what the question leaves of the window
+    this.workplace?.enter();
+    this.refreshBar();
+    const below = this.workplace ? this.workplace.heightBelow : 0;
+    this.body.style.setProperty("--below", `${below}px`); // and long answers what remarks leave
+    if (slate) scrollTo({ top: 0 });
+    clearTimeout(this.polling);
+    if (!slate) this.polling = setTimeout(() => this.poll(), POLL_MS);
+    if (focused && !this.root.contains(document.activeElement)) this.body.focus({ preventScroll: true });
+    if (slate) this.announce(`New comparison of ${slate.candidates.length}. ${slate.prompt.at(-1)?.content.slice(0, 200) ?? ""}`);
+  }
+
+  workplaceOf(slate, player) {
+    const draft = this.editing ? { ...this.drafts.of(slate.slate), ...draftOf(slate) } : this.drafts.of(slate.slate);
+    return new Workplace(slate, draft, player, this.task, this.keymap, {
+      busy: () => this.busy,
+      answer: (answer) => this.answer(answer),
+      say: (line, kind) => this.say(line, kind),
+      announce: (line) => this.announce(line),
+      drafted: () => this.editing || this.drafts.keep(draft),
+      refresh: () => this.refreshBar(),
+    });
+  }
+
+  /** What comes next is not known yet: the reply will say. */
+  wait() {
+    this.workplace?.leave();
+    this.workplace = null;
+    this.provide();
+    this.body.replaceChildren(h("div", { class: "nothing late" }, h("p", {}, "The next comparison is on its way …")));
+    this.refreshBar();
+  }
+
+  edit(answer) {
+    if (this.busy) return;
+    this.editing = answer;
+    this.show();
+  }
+
+  stopEditing() {
+    this.editing = null;
+    this.show();
   }
 
   // What is shown
-
-  show(reply) {
-    this.busy = false;
-    this.count.textContent = `${reply.yours} label${reply.yours === 1 ? "" : "s"}`;
-    this.waiting = reply.waiting;
-    for (const [mode, tab] of Object.entries(this.tabs)) {
-      tab.setAttribute("aria-selected", mode === this.mode);
-      tab.lastChild.textContent = this.waiting[mode] || "";
-    }
-    this.lease = reply.lease;
-    this.providePlayers([reply.lease, reply.next]);
-    this.clientKey = crypto.randomUUID();
-    this.shownAt = performance.now();
-    this.places = [];
-    this.tieNext = false;
-    this.body.replaceChildren(...(this.lease ? this.slate() : [this.nothing()]));
-    const asked = this.body.querySelector(".prompt")?.offsetHeight;
-    if (asked) this.body.style.setProperty("--asked", `${asked}px`); // clips take what the question leaves of the window
-    this.player?.enter();
-    this.refresh();
-    if (this.lease) scrollTo({ top: 0 });
-    else setTimeout(() => this.poll(), POLL_MS);
-  }
 
   say(line, kind = "") {
     this.status.textContent = line;
     this.status.className = `status ${kind}`;
   }
 
-  /** Have players for the slates that show clips: those that were loading go on, others are closed. */
-  providePlayers(slates) {
-    const wanted = new Map(slates.filter((slate) => slate?.candidates[0].clip).map((slate) => [slate.slate, slate]));
-    for (const [id, player] of this.players) {
-      if (wanted.has(id)) continue;
-      player.close();
-      this.players.delete(id);
-    }
-    for (const [id, { candidates }] of wanted) {
-      if (this.players.has(id)) continue;
-      const names = candidates.map((_, place) => `Clip ${keyOf(place, candidates.length)}`);
-      this.players.set(id, new ClipPlayer(candidates.map((candidate) => candidate.clip), names));
-    }
-    const player = this.players.get(slates[0]?.slate) ?? null;
-    if (this.player !== player) this.player?.leave();
-    this.player = player;
+  /** Tell those who do not see the page. */
+  announce(line) {
+    this.announced.textContent = line;
   }
 
-  slate() {
-    const { prompt, candidates } = this.lease;
-    const k = candidates.length;
-    this.cards = candidates.map((candidate, place) => this.card(candidate, place));
-    const grid = this.player ? `clips ${this.mode}` : [2, 4].includes(k) ? "two" : "";
-    const columns = k <= 6 ? k : Math.ceil(k / 2);
-    const cards = h("div", { class: `cards new ${grid}`, style: `--columns: ${columns}` }, ...this.cards);
-    return [prompt.length ? conversation(prompt) : "", cards, this.player ? this.player.controls : ""];
+  /** The server cannot be reached, or ("") is back. */
+  trouble(line) {
+    this.lost = line !== "";
+    this.refreshCount();
+    this.say(line && `${this.outbox.size ? "Not sent yet" : "Cannot reach Prefloop"} — retrying (${line})`, "bad");
   }
 
-  /** Bring to the page what the person has done to the slate: the cards stay, or their videos would start again. */
-  refresh() {
-    if (!this.lease) {
-      this.bar.replaceChildren(this.undoBar());
-      return;
+  refreshCount() {
+    const { yours, waiting, qualifying } = this.standing;
+    const going = qualifying && !qualifying.over;
+    const given = yours + this.outbox.entries.filter(({ route }) => route === "submit").length;
+    this.count.textContent = going ? `Qualifying round: ${qualifying.done} of ${qualifying.of}` : `${given} label${given === 1 ? "" : "s"}`;
+    this.progress.max = (going ? qualifying.of : given + (waiting[this.mode] ?? 0)) || 1;
+    this.progress.value = going ? qualifying.done : given;
+    this.unsent.textContent = this.lost && this.outbox.size ? `${this.outbox.size} not sent` : "";
+    for (const [mode, tab] of Object.entries(this.tabs)) {
+      tab.setAttribute("aria-selected", mode === this.mode);
+      tab.lastChild.textContent = waiting[mode] || "";
     }
-    this.cards.forEach((card, place) => {
-      card.classList.toggle("placed", this.rankOf(place) > 0);
-      card.querySelector(".title").textContent = this.titleOf(place);
-    });
-    this.bar.replaceChildren(...(this.mode === "pairs" ? this.pairBar() : this.rankingBar()));
+  }
+
+  refreshMenu() {
+    const hint = (id) => this.keymap.hint(id);
+    const guidelines = this.task.guidelines && button("Guidelines", hint("guidelines"), () => this.acts().guidelines(), "quiet");
+    this.menu.replaceChildren(
+      guidelines ?? "",
+      button("Last answers", hint("recent"), () => this.recent(), "quiet"),
+      button("Keys", hint("settings"), () => this.settings(), "quiet"));
+  }
+
+  refreshBar() {
+    const undo = h("div", { class: "other" }, button("Undo", this.keymap.hint("undo"), () => this.undo(), "quiet"));
+    const [strip = "", ...rest] = this.workplace?.bar ?? [];
+    this.bar.replaceChildren(strip, undo, ...rest);
+    this.root.style.setProperty("--bar", `${this.bar.parentElement.offsetHeight}px`);
   }
 
   nothing() {
+    const { qualifying, waiting } = this.standing;
+    if (qualifying?.failed) {
+      const percent = (share) => `${Math.round(100 * share)} %`;
+      return h("div", { class: "nothing" }, h("h2", {}, "The qualifying round is over"),
+        h("p", {}, `Your answers agreed with the known ones in ${percent(qualifying.agreed)} of the comparisons; ${percent(qualifying.least)} were needed. There are no more slates for you: ask whoever invited you.`));
+    }
     const other = this.mode === "pairs" ? "rankings" : "pairs";
-    const waiting = this.waiting[other];
     return h("div", { class: "nothing" },
       h("h2", {}, "Nothing to label right now"),
       h("p", {}, "New comparisons appear here by themselves as soon as a run asks for them."),
-      waiting ? button(`${waiting} ${other} waiting`, "", () => this.turnTo(other), "primary") : "");
-  }
-
-  card(candidate, place) {
-    const choose = (event) => {
-      if (!getSelection().isCollapsed) return; // the person marks text
-      if (this.mode === "pairs") once(event, () => this.choose(place));
-      else this.place(place);
-    };
-    const cut = candidate.finished === false;
-    const head = h("div", { class: "cardhead" },
-      h("kbd", { class: "big" }, keyOf(place, this.lease.candidates.length)),
-      h("span", { class: "title" }),
-      cut ? h("span", { class: "cut", title: "It reached the length limit" }, "cut off") : "");
-    const body = () => h("div", { class: "said" }, said(candidate.text, candidate.html), cut ? h("span", { class: "ellipsis" }, " …") : "");
-    return h("article", { class: "card", onclick: choose }, head, this.player ? this.player.screens[place].element : body());
-  }
-
-  titleOf(place) {
-    const rank = this.rankOf(place);
-    const name = this.player ? `Clip ${keyOf(place, this.lease.candidates.length)}` : `Answer ${place + 1}`;
-    if (this.mode === "pairs" || (this.player && !rank)) return name;
-    if (!rank) return "not ranked";
-    return this.player ? `${name} · ${ordinal(rank)}` : ordinal(rank);
-  }
-
-  pairBar() {
-    return [
-      this.undoBar(),
-      h("div", { class: "main" },
-        button("1 is better", "← 1", (e) => once(e, () => this.choose(0)), "primary"),
-        button(this.player ? "Equal" : "Tie", "0", (e) => once(e, () => this.answer("ranked", [1, 1]))),
-        button("2 is better", "2 →", (e) => once(e, () => this.choose(1)), "primary")),
-      this.otherBar("Both bad", "B"),
-    ];
-  }
-
-  rankingBar() {
-    const strip = this.places.flatMap((group, g) => [
-      g ? button("›", "", () => this.tieGroups(g), "join", "Tie with the one before") : "",
-      ...group.flatMap((place, n) => [
-        n ? button("=", "", () => this.splitGroup(g, n), "join tied", "Not a tie") : "",
-        button(LETTERS[place], "", () => this.place(place), "chip", "Take out of the ranking"),
-      ]),
-    ]);
-    if (!this.complete()) {
-      const next = this.tieNext ? "=" : this.places.length ? "›" : "";
-      strip.push(h("span", { class: "next" }, `${next} ${this.places.length ? "next best" : `press the letter of the best ${this.noun()}`} …`));
-    }
-    return [
-      h("div", { class: "strip" }, h("span", { class: "best" }, "best"), ...strip),
-      this.undoBar(),
-      h("div", { class: "main" },
-        button("Tie with next", "=", () => this.tie(), this.tieNext ? "on" : ""),
-        button("Back", "⌫", () => this.back()),
-        button("Submit", "⏎", (e) => once(e, () => this.submitRanking()), this.complete() ? "primary" : "")),
-      this.otherBar("All bad", "X"),
-    ];
-  }
-
-  otherBar(bad, key) {
-    return h("div", { class: "other" },
-      this.player ? "" : button(bad, key, (e) => once(e, () => this.answer("both_bad")), "quiet"),
-      button(this.player ? "Can’t tell" : "Skip", "S", (e) => once(e, () => this.answer("skip")), "quiet"));
-  }
-
-  undoBar() {
-    return h("div", { class: "other" }, button("Undo", "U", () => this.undo(), "quiet"));
+      waiting[other] ? button(`${waiting[other]} ${other} waiting`, "", () => this.turnTo(other), "primary") : "");
   }
 
   tab(mode, title) {
@@ -293,145 +310,75 @@ class LabelPage {
 
   // What the person does
 
-  /** Whether an answer counts now; one that compares needs all clips, others do not. */
-  ready(ranks) {
-    if (!this.lease || this.busy || performance.now() - this.shownAt <= SETTLE_MS) return false;
-    if (!ranks || !this.player || this.player.complete()) return true;
-    this.say("Not all clips are there: wait, try again, or press S for “Can’t tell”", "bad");
-    return false;
-  }
-
-  noun() {
-    return this.player ? "clip" : "answer";
-  }
-
-  choose(place) {
-    const ranks = place === 0 ? [1, 2] : [2, 1];
-    if (!this.ready(ranks)) return;
-    this.cards[place].classList.add("picked");
-    this.answer("ranked", ranks);
-  }
-
   turnTo(mode) {
     if (this.busy || mode === this.mode) return;
     this.mode = mode;
     localStorage.setItem("prefloop.mode", mode);
-    this.lease = null;
+    this.slate = null;
     this.ask();
   }
 
-  rename() {
+  async rename() {
     const name = this.nameBox.value.trim();
     if (this.busy || !/^[\p{L}\p{Nd}_.@-]{1,64}$/u.test(name)) {
       this.nameBox.value = this.name;
       this.say("A name has 1 to 64 letters, digits or . _ @ -", "bad");
       return;
     }
+    this.busy = true;
+    await this.outbox.empty();
     this.name = name;
     localStorage.setItem("prefloop.name", name);
-    this.lease = null;
+    this.slate = null;
+    await this.drafts.open(name);
+    await this.outbox.open(name);
     this.ask();
   }
 
-  rankOf(place) {
-    return this.places.findIndex((group) => group.includes(place)) + 1;
-  }
-
-  complete() {
-    return this.places.flat().length === this.lease.candidates.length;
-  }
-
-  /** Put a place at the end of the ranking, or take it out if it is in. */
-  place(place) {
+  async recent() {
     if (this.busy) return;
-    if (this.rankOf(place)) {
-      this.places = this.places.map((group) => group.filter((p) => p !== place)).filter((group) => group.length);
-    } else if (this.tieNext && this.places.length) {
-      this.places.at(-1).push(place);
-    } else {
-      this.places.push([place]);
-    }
-    this.tieNext = false;
-    this.say("");
-    this.refresh();
+    await this.outbox.empty();
+    const { answers } = await this.server.read(`recent?annotator=${encodeURIComponent(this.name)}`);
+    if (!isOpen(this.root)) showRecent(this.root, answers, (answer) => this.edit(answer));
   }
 
-  tie() {
-    this.tieNext = this.places.length > 0 && !this.complete() && !this.tieNext;
-    this.refresh();
+  settings() {
+    showSettings(this.root, this.keymap, () => {
+      this.refreshMenu();
+      this.show(); // the hints are on the buttons
+    });
   }
 
-  tieGroups(g) {
-    this.places.splice(g - 1, 2, [...this.places[g - 1], ...this.places[g]]);
-    this.refresh();
-  }
-
-  splitGroup(g, n) {
-    this.places.splice(g, 1, this.places[g].slice(0, n), this.places[g].slice(n));
-    this.refresh();
-  }
-
-  back() {
-    if (this.tieNext) this.tieNext = false;
-    else if (this.places.length) {
-      this.places.at(-1).pop();
-      if (!this.places.at(-1).length) this.places.pop();
-    }
-    this.refresh();
-  }
-
-  submitRanking() {
-    if (!this.ready(this.places)) return;
-    const missing = this.lease.candidates.flatMap((_, place) => (this.rankOf(place) ? [] : LETTERS[place]));
-    if (missing.length) {
-      this.say(this.places.length ? `Still to be ranked: ${missing.join(", ")}` : `Rank the ${this.noun()}s first: press their letters, best to worst`, "bad");
-      return;
-    }
-    this.answer("ranked", this.lease.candidates.map((_, place) => this.rankOf(place)));
+  acts() {
+    return {
+      ...(!this.busy && this.workplace?.acts()),
+      undo: () => this.undo(),
+      recent: () => this.recent(),
+      guidelines: () => this.task.guidelines && showGuidelines(this.root, this.task.guidelines),
+      settings: () => this.settings(),
+    };
   }
 
   pressed(event) {
-    if (event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.target.closest("input[type=range]") && /^(Arrow|Page|Home|End)/.test(event.key)) return; // they move it
-    if (event.target.closest("input:not([type=range]), textarea, select, [contenteditable]")) return;
-    if (["Enter", " "].includes(event.key) && event.target.closest("button, a")) return; // it presses that button
-    const action = this.actions()[event.key.length === 1 ? event.key.toLowerCase() : event.key];
-    if (!action) return;
-    event.preventDefault();
-    action();
-  }
-
-  actions() {
-    const undo = { u: () => this.undo() };
-    if (!this.lease) return undo;
-    const either = { ...undo, s: () => this.answer("skip"), ...this.player?.actions() };
-    const bad = (key) => (this.player ? {} : { [key]: () => this.answer("both_bad") });
-    if (this.mode === "pairs") {
-      const left = () => this.choose(0);
-      const right = () => this.choose(1);
-      const tie = () => this.answer("ranked", [1, 1]);
-      return { ...either, 1: left, ArrowLeft: left, 2: right, ArrowRight: right, 0: tie, "=": tie, ...bad("b") };
+    if (event.repeat || event.ctrlKey || event.metaKey || event.altKey || !this.task || isOpen(this.root)) return;
+    const key = keyOf(event);
+    if (event.target.closest("input:is([type=range], [type=radio])") && /^(Arrow|Page|Home|End| )/.test(key)) return; // they move it
+    if (event.target.closest("input:not([type=range], [type=radio]), textarea, select, [contenteditable]")) return;
+    if (["Enter", " "].includes(key) && event.target.closest("button, a")) return; // it presses that button
+    if (key === "Escape" && this.editing && !this.workplace?.skipping) {
+      this.stopEditing();
+      return;
     }
-    const letters = this.lease.candidates.map((_, place) => [LETTERS[place].toLowerCase(), () => this.place(place)]);
-    return {
-      ...either, ...Object.fromEntries(letters), ...bad("x"),
-      "=": () => this.tie(), Backspace: () => this.back(), Enter: () => this.submitRanking(),
-    };
+    const taken = !this.busy && this.workplace?.pressed(key);
+    const act = taken ? () => {} : this.acts()[this.keymap.find(key, this.workplace?.kind ?? "sides")];
+    if (!act) return;
+    event.preventDefault();
+    act();
   }
 }
 
-function conversation(messages) {
-  const turns = messages.map((message) => h("div", { class: `turn ${message.role}` },
-    h("span", { class: "role" }, messages.length === 1 ? "prompt" : message.role),
-    said(message.content, message.html)));
-  return h("section", { class: "prompt" }, ...turns);
-}
-
-/** The key of a place, among `k`. */
-function keyOf(place, k) {
-  return k === 2 ? String(place + 1) : LETTERS[place];
-}
-
-function ordinal(rank) {
-  return `${rank}${["th", "st", "nd", "rd"][rank] ?? "th"}`;
+/** An answer that was given, as the draft of its change. */
+function draftOf({ answer }) {
+  const { outcome, flags, criteria, reason } = answer;
+  return { groups: outcome === "ranked" ? groupsOf(answer) : [], flags, criteria, note: reason };
 }

@@ -1,14 +1,12 @@
 // What is said to the server: every request is repeated, with the same body, until an answer comes.
 
-export const PENDING = "prefloop.pending"; // where an answer is kept until the server has it
-
 /** The server understood, and said no; the message says why. */
 class Refused extends Error {}
 
 export class Server {
-  /** `say(line, kind)` tells the person what is wrong; `signal` ends all waiting. */
-  constructor(say, signal) {
-    this.say = say;
+  /** `trouble(line)` tells the person what is wrong, or with "" that it is over; `signal` ends all waiting. */
+  constructor(trouble, signal) {
+    this.trouble = trouble;
     this.signal = signal;
   }
 
@@ -36,12 +34,12 @@ export class Server {
         const signal = AbortSignal.timeout(15000);
         const reply = await fetch(`/api/${route}`, { ...how, signal });
         if (reply.status === 401) {
-          location.assign("/login"); // the session ended; an answer that was not sent is kept and sent afterwards
+          location.assign("/login"); // the session ended; answers that were not sent are kept and sent afterwards
           return new Promise(() => {});
         }
         const data = await reply.json();
         if (reply.ok) {
-          if (wait > 500) this.say("");
+          if (wait > 500) this.trouble("");
           return data;
         }
         trouble = data.error;
@@ -49,10 +47,22 @@ export class Server {
       } catch (error) {
         if (error instanceof Refused) throw error;
       }
-      const pending = sessionStorage.getItem(PENDING) ? "Not sent yet — retrying" : "Cannot reach Prefloop — retrying";
-      this.say(`${pending} (${trouble})`, "bad");
-      await new Promise((resume) => setTimeout(resume, wait));
+      this.trouble(trouble);
+      await connectedOrAfter(wait);
       if (this.signal.aborted) return new Promise(() => {});
     }
   }
+}
+
+/** Resolves after `milliseconds`, or as soon as the browser says that there is a network again. */
+function connectedOrAfter(milliseconds) {
+  return new Promise((resume) => {
+    const go = () => {
+      clearTimeout(timer);
+      removeEventListener("online", go);
+      resume();
+    };
+    const timer = setTimeout(go, milliseconds);
+    addEventListener("online", go);
+  });
 }

@@ -7,12 +7,14 @@ import warnings
 
 from fastapi import FastAPI
 
-from labeling.pages.static import versioned
+from labeling.pages.static import LABEL_STYLES, versioned
 from labeling.store import Store
 
 BRAND = """
 .nav-holder nav { align-items: center; padding: 8px max(16px, 50vw - 590px); }
 .nav-holder nav::before { content: "Prefloop"; margin-right: auto; font-weight: 700; letter-spacing: -0.01em; }
+.nav-holder nav a { color: #475569 !important; } /* Gradio's own grey has too little contrast */
+.dark .nav-holder nav a { color: #cbd5e1 !important; }
 """
 
 
@@ -28,7 +30,7 @@ def mount(app: FastAPI, store: Store) -> None:
 
     with gr.Blocks(title="Prefloop", analytics_enabled=False) as pages:
         gr.Navbar(main_page_name="Label")
-        label.build([versioned(name) for name in ("label.css", "clips.css")], versioned("label.js"))
+        label.build([versioned(name) for name in LABEL_STYLES], versioned("label.js"))
     with pages.route("Live", "/live"):
         gr.Navbar(main_page_name="Label")
         live.build(store)

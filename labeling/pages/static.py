@@ -14,16 +14,34 @@ from fastapi.responses import FileResponse, HTMLResponse
 
 HERE = Path(__file__).parent
 SCRIPTS = (
+    # The labeling page, from the page to its parts.
+    "start.js",
     "label.js",
+    "workplace.js",
+    "slate.js",
+    "pair_bar.js",
+    "ranking_bar.js",
+    "ranking.js",
+    "dragging.js",
+    "remarks.js",
+    "reading.js",
+    "differences.js",
+    "players.js",
     "clips.js",
     "screen.js",
-    "elements.js",
+    "dialogs.js",
+    "keys.js",
+    "rest.js",
+    "outbox.js",
+    "drafts.js",
+    "kept.js",
     "server.js",
+    "elements.js",
+    # Signing in.
     "account.js",
-    "start.js",
 )
-STYLES = ("label.css", "clips.css", "account.css")
-ASSETS = dict.fromkeys(SCRIPTS, "text/javascript") | dict.fromkeys(STYLES, "text/css")
+LABEL_STYLES = ("label.css", "reading.css", "answering.css", "clips.css")
+ASSETS = dict.fromkeys(SCRIPTS, "text/javascript") | dict.fromkeys((*LABEL_STYLES, "account.css"), "text/css")
 PAGES = {"/label": "label.html", "/login": "account.html", "/join": "account.html"}
 # Nothing inline runs here: what a model wrote could not run even if it got into a page as markup.
 HEADERS = {

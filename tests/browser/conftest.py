@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from label_world import Site, serving_texts
 from playwright.sync_api import Browser, Page, sync_playwright
 
 
@@ -37,3 +39,10 @@ def page(browser: Browser) -> Iterator[Page]:
     tab.set_default_timeout(20_000)
     yield tab
     context.close()
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    """A new project of texts, really served."""
+    with serving_texts(tmp_path / "project") as served:
+        yield served
