@@ -44,6 +44,8 @@ class LabelPage {
     this.players = new Players();
     this.rest = new Rest();
     this.mode = localStorage.getItem("prefloop.mode");
+    // The Quality page leads to /label?queue=disputed: slates on which people contradict each other, to decide.
+    this.queue = new URLSearchParams(location.search).get("queue") === "disputed" ? "disputed" : "new";
     this.name = localStorage.getItem("prefloop.name") || "local";
     this.standing = { yours: 0, waiting: {}, qualifying: null };
     this.slate = null; // on the page
@@ -85,7 +87,7 @@ class LabelPage {
     await this.outbox.open(this.name); // answers that could not be sent, before anything new
     await this.outbox.empty();
     if (!this.mode) {
-      const { waiting } = await this.server.send("lease", { annotator: this.name, mode: "pairs" });
+      const { waiting } = await this.server.send("lease", { annotator: this.name, mode: "pairs", queue: this.queue });
       this.mode = waiting.pairs || !waiting.rankings ? "pairs" : "rankings";
     }
     this.refreshMenu();
@@ -106,7 +108,7 @@ class LabelPage {
   }
 
   get asking() {
-    return { annotator: this.name, mode: this.mode };
+    return { annotator: this.name, mode: this.mode, queue: this.queue };
   }
 
   /** Ask for what is to be answered now. */

@@ -118,7 +118,7 @@ def test_the_focus_goes_through_the_page_in_its_order_and_is_not_lost(site: Site
     page.goto(site.address + "/label")
     shown(page, "first")
     names: list[str] = []
-    for _ in range(16):
+    for _ in range(18):
         page.keyboard.press("Tab")
         names.append(page.evaluate("(e => e.getAttribute('aria-label') ?? e.textContent)(document.activeElement)"))
     wanted = ["Pairs", "Your name", "Question", "Flag as unsafe", "Why, in your words", "Undo", "1 is better", "Skip"]

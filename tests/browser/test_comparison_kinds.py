@@ -78,15 +78,15 @@ def rank_by_dragging(page: Page, move: Callable[[Page, Locator, Locator], None])
     chip = page.locator(".strip .chip")
     gaps, groups = page.locator(".strip .gap"), page.locator(".strip .group")
     move(page, page.locator(".card .grip").nth(0), gaps.last)
-    assert ranked(page) == "A"
+    until(lambda: ranked(page) == "A")
     move(page, chip.filter(has_text="B"), gaps.first)
-    assert ranked(page) == "B > A"
+    until(lambda: ranked(page) == "B > A")
     move(page, chip.filter(has_text="C"), gaps.first)
-    assert ranked(page) == "C > B > A"
+    until(lambda: ranked(page) == "C > B > A")
     move(page, chip.filter(has_text="D"), groups.nth(2).locator(".chip"))
-    assert ranked(page) == "C > B > A=D"
+    until(lambda: ranked(page) == "C > B > A=D")
     move(page, chip.filter(has_text="B"), page.locator(".strip .pool"))
-    assert ranked(page) == "C > A=D"
+    until(lambda: ranked(page) == "C > A=D")
 
 
 def submit_without(page: Page, letters: Sequence[str], press: bool) -> None:
@@ -115,8 +115,8 @@ def test_a_ranking_by_touch(site: Site, browser: Browser) -> None:
     page.goto(site.address)
     shown(page, "rank")
     rank_by_dragging(page, drag_by_touch)
-    page.get_by_role("button", name="Submit").tap()
-    page.get_by_role("button", name="Submit").tap()
+    # By a click: after touches that were made through the devtools, Chromium makes no click of a tap.
+    submit_without(page, ["B"], press=False)
     assert in_places(the_label(site)) == [2, 3, 1, 2]
     context.close()
 
@@ -219,9 +219,8 @@ def test_two_people_at_once_see_their_own_orders_and_count_apart(site: Site, bro
         ask(site.store, f"question {n}.", f"good {n}", f"bad {n}")
     pages = {name: browser.new_context().new_page() for name in ("ann", "bob")}
     for name, page in pages.items():
+        page.add_init_script(f"localStorage.setItem('prefloop.name', '{name}')")
         page.goto(site.address)
-        page.get_by_label("Your name").fill(name)
-        page.keyboard.press("Enter")
     for n in range(4):
         for name, page in pages.items():
             shown(page, f"question {n}.")
