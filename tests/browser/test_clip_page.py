@@ -47,6 +47,7 @@ def site(tmp_path: Path, movies: list[Path]) -> Iterator[Site]:
 # In step
 
 
+@pytest.mark.alone
 def test_clips_play_in_step_as_time_and_as_picture(site: Site, page: Page) -> None:
     site.ask("six", *range(6))
     opened(site, page, "six")
@@ -67,6 +68,7 @@ def nine_of_ten(values: list[float]) -> float:
     return sorted(values)[int(0.9 * (len(values) - 1))]
 
 
+@pytest.mark.alone
 def test_a_clip_that_falls_behind_catches_up(site: Site, page: Page) -> None:
     site.ask("pair", 0, 1)
     opened(site, page, "pair")
@@ -141,6 +143,7 @@ def test_speed_acts_on_all_and_stays_for_the_next_slate(site: Site, page: Page) 
     expect(page.get_by_role("button", name="2×")).to_have_attribute("aria-pressed", "true")
 
 
+@pytest.mark.alone
 def test_the_shorter_clip_holds_its_last_frame_and_all_start_again_together(site: Site, page: Page) -> None:
     site.ask("pair", 0, 9)
     opened(site, page, "pair")
@@ -311,6 +314,7 @@ def test_answers_get_through_while_the_next_clips_are_still_being_made(site: Sit
 # What can go wrong
 
 
+@pytest.mark.alone
 def test_a_broken_clip_says_why_and_can_be_tried_again(site: Site, page: Page) -> None:
     site.ask("second", 102, 103)
     site.ask("first", 0, 1)
