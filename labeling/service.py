@@ -253,7 +253,7 @@ def _next(store: Store, clips: Clips | None, person: str, asked: LeaseRequest) -
         qualifying = store.qualifying(person)
     clip_routes.prepare(clips, [(held.slate, held.order) for held in (lease, after) if held])
     shown = {name: held and blind(held.slate, held.order) for name, held in (("lease", lease), ("next", after))}
-    return {**shown, "qualifying": qualifying and _round(qualifying), **_standing(store, person)}
+    return {**shown, "qualifying": qualifying and _round(qualifying), **_standing(store, person, asked.queue)}
 
 
 def _round(qualifying: Qualifying) -> dict[str, Any]:
@@ -266,9 +266,9 @@ def _shuffled(slate: Slate) -> tuple[int, ...]:
     return display_order(len(slate.candidates), RANDOM)
 
 
-def _standing(store: Store, person: str) -> dict[str, Any]:
+def _standing(store: Store, person: str, queue: Queue = "new") -> dict[str, Any]:
     """How many labels this person has given, and how many slates of each mode they could still answer."""
-    waiting = {mode: store.waiting(person, k) for mode, k in SIZES.items()}
+    waiting = {mode: store.waiting(person, k, queue) for mode, k in SIZES.items()}
     return {"yours": store.counts().get(person, 0), "waiting": waiting}
 
 

@@ -205,8 +205,8 @@ class StoredLeases(StoredQuality):
             sql = "UPDATE lease SET expires = max(expires, ?) WHERE annotator = ? AND expires > ?"
             return self.db.execute(sql, [now + seconds, annotator, now]).rowcount
 
-    def waiting(self, annotator: str, k: tuple[int, int]) -> int:
-        """How many slates of k[0]..k[1] candidates this annotator holds or could still be given.
+    def waiting(self, annotator: str, k: tuple[int, int], queue: Queue = "new") -> int:
+        """How many slates of k[0]..k[1] candidates this annotator holds or could still be given from a queue.
 
         It counts to MOST_COUNTED: each request asks this, and nobody need know whether it is 1000 or 100,000.
         """
@@ -216,13 +216,18 @@ class StoredLeases(StoredQuality):
         qualifying = self.qualifying(annotator)
         if qualifying and qualifying.failed:
             return 0
+        held = (
+            "(SELECT count(*) FROM lease JOIN slate ON slate.id = slate_id WHERE annotator = :who AND expires > :now "
+            "AND k BETWEEN :least AND :most AND (purpose = 'adjudicate') = :deciding)"
+        )
+        values |= {"deciding": queue == "disputed"}
+        if queue == "disputed":
+            return len(self._disputed(values)) + self.rows(f"SELECT {held} AS n", values)[0]["n"]
         if qualifying and not qualifying.over:
             here = self.rows(f"SELECT count(*) AS n FROM ({GOLD_UNANSWERED})", values)
             return min(here[0]["n"], qualifying.of - qualifying.done)
         return self.rows(
             "SELECT (SELECT count(*) FROM "
-            f" (SELECT 1 FROM slate WHERE {WANTED} AND id NOT IN {HELD} LIMIT :most_counted)) + "
-            "(SELECT count(*) FROM lease JOIN slate ON slate.id = slate_id "
-            " WHERE annotator = :who AND expires > :now AND k BETWEEN :least AND :most) AS n",
+            f"(SELECT 1 FROM slate WHERE {WANTED} AND id NOT IN {HELD} LIMIT :most_counted)) + {held} AS n",
             values,
         )[0]["n"]

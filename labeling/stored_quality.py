@@ -48,7 +48,8 @@ class StoredQuality(StoredSlates):
             sql = "INSERT INTO revocation (annotator, reason, author, created) VALUES (?, ?, ?, ?)"
             self.db.execute(sql, [annotator, reason.strip(), author, time.time()])
             self.db.execute("DELETE FROM lease WHERE annotator = ?", [annotator])
-            self._open_slates_of(annotator)
+            sql = "UPDATE slate SET closed = 0 WHERE id IN (SELECT slate_id FROM label WHERE annotator = ?)"
+            self.db.execute(sql, [annotator])
             return int(stood)
 
     def restore(self, annotator: str) -> int:
@@ -57,13 +58,7 @@ class StoredQuality(StoredSlates):
             sql = "UPDATE revocation SET lifted = ? WHERE annotator = ? AND lifted IS NULL"
             if not self.db.execute(sql, [time.time(), annotator]).rowcount:
                 raise UserError(f"{annotator} is not revoked")
-            self._open_slates_of(annotator)
             return int(self.rows("SELECT count(*) AS n FROM standing WHERE annotator = ?", [annotator])[0]["n"])
-
-    def _open_slates_of(self, annotator: str) -> None:
-        self.db.execute(
-            "UPDATE slate SET closed = 0 WHERE id IN (SELECT slate_id FROM label WHERE annotator = ?)", [annotator]
-        )
 
     def revoked(self) -> dict[str, str]:
         """Why each revoked annotator is."""

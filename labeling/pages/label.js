@@ -29,6 +29,8 @@ export function start(root) {
   page.open();
 }
 
+const MOST_COUNTED = 1000; // the server counts no further
+
 class LabelPage {
   constructor(root, signal) {
     this.root = root;
@@ -269,7 +271,7 @@ class LabelPage {
     this.unsent.textContent = this.lost && this.outbox.size ? `${this.outbox.size} not sent` : "";
     for (const [mode, tab] of Object.entries(this.tabs)) {
       tab.setAttribute("aria-selected", mode === this.mode);
-      tab.lastChild.textContent = waiting[mode] || "";
+      tab.lastChild.textContent = waiting[mode] >= MOST_COUNTED ? `${MOST_COUNTED}+` : waiting[mode] || "";
     }
   }
 
@@ -297,9 +299,12 @@ class LabelPage {
         h("p", {}, `Your answers agreed with the known ones in ${percent(qualifying.agreed)} of the comparisons; ${percent(qualifying.least)} were needed. There are no more slates for you: ask whoever invited you.`));
     }
     const other = this.mode === "pairs" ? "rankings" : "pairs";
+    const [none, later] = this.queue === "disputed"
+      ? ["Nothing to decide right now", "Here come comparisons on which people contradict each other and that you have not answered."]
+      : ["Nothing to label right now", "New comparisons appear here by themselves as soon as a run asks for them."];
     return h("div", { class: "nothing" },
-      h("h2", {}, "Nothing to label right now"),
-      h("p", {}, "New comparisons appear here by themselves as soon as a run asks for them."),
+      h("h2", {}, none),
+      h("p", {}, later),
       waiting[other] ? button(`${waiting[other]} ${other} waiting`, "", () => this.turnTo(other), "primary") : "");
   }
 

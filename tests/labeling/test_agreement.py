@@ -132,6 +132,14 @@ def test_judges_of_one_mind_do_not_outvote_people() -> None:
     assert all(found[f"judge{j}"].accuracy < 0.35 for j in range(3))
 
 
+def test_one_persons_word_weighs_what_one_person_is_worth() -> None:
+    # The judge agrees with the only person in 3 of 5: 0.8·η + 0.2·(1 − η) = 0.6 has η = 2/3.
+    said = {Pair(f"s{n}", 0, 1): {"ann": 1, "judge": 1 if n % 5 < 3 else -1} for n in range(1000)}
+    found = fit_reliability(said, ["ann"], ["judge"], {})
+    assert found["judge"].accuracy == pytest.approx(2 / 3, abs=0.02)
+    assert found["ann"].checked == 0
+
+
 def test_known_answers_turn_a_majority_of_liars_over() -> None:
     chance = Random(2)
     said: dict[Pair, dict[str, int]] = {}

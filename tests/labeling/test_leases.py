@@ -59,6 +59,15 @@ def work(store: Store, answers: int, who: str = "human:ann") -> list[Lease]:
 # Overlap, heartbeat, staleness
 
 
+def test_what_has_its_answers_is_closed_and_opens_again(store: Store) -> None:
+    store.add_slates([slate("only")])
+    answer(store, give(store))
+    assert [row["closed"] for row in store.rows("SELECT closed FROM slate")] == [1]
+    assert give(store, "human:bob") is None
+    store.take_back("undo-key-1", "human:ann", PAIR, seconds=-1)
+    assert give(store, "human:bob") is not None
+
+
 def test_a_slate_is_given_to_as_many_people_as_the_setting_says_and_to_nobody_twice(store: Store) -> None:
     store.set_settings({"overlap": "2"})
     store.add_slates([slate("a")])

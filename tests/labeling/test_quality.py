@@ -121,10 +121,10 @@ def test_a_revoked_annotator_counts_for_nothing_until_restored(store: Store) -> 
     assert of(store, "human:ann").revoked == "answers at random"
     assert of(store, "human:bob").agrees.whole == 0
     # Their slate wants an answer from somebody else again, and they get none.
+    assert store.lease("human:ann", lambda s: (0, 1), PAIR, 60) is None
     lease = store.lease("human:bob", lambda s: (0, 1), PAIR, 60)
     assert lease is not None
     assert lease.slate == own
-    assert store.lease("human:ann", lambda s: (0, 1), PAIR, 60) is None
     assert store.restore("human:ann") == 2
     assert store.labeled_slates() == before
 
@@ -194,6 +194,20 @@ def test_what_people_contradict_each_other_on_is_decided_once(store: Store) -> N
     assert store.quality().disputed == 0
     # The decision is a known answer: it says who was right.
     assert of(store, "human:bob").reliability.accuracy > 0.8 > of(store, "human:ann").reliability.accuracy
+
+
+def test_the_queues_are_kept_apart(store: Store) -> None:
+    new, disputed = slate("new"), slate("disputed")
+    store.add_slates([new])
+    say(store, "human:ann", disputed, (1, 2))
+    say(store, "human:bob", disputed, (2, 1))
+    for _ in range(2):  # also when both are held
+        for queue, wanted, purpose in (("new", new, "teach"), ("disputed", disputed, "adjudicate")):
+            lease = store.lease("human:cid", lambda s: (0, 1), PAIR, 60, queue=queue)  # type: ignore[arg-type]
+            assert lease is not None
+            assert (lease.slate, lease.purpose) == (wanted, purpose)
+            assert store.waiting("human:cid", PAIR, queue) == 1  # type: ignore[arg-type]
+    assert store.waiting("human:ann", PAIR, "disputed") == 0
 
 
 def test_a_labeler_with_an_account_does_not_decide(store: Store) -> None:
