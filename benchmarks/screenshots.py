@@ -3,17 +3,21 @@
     prefloop demo      (stop it after a few iterations; the same for an agent with --run pendulum)
     python benchmarks/screenshots.py prefloop-demo
     python benchmarks/screenshots.py prefloop-pendulum clips
+    python benchmarks/screenshots.py NEW_FOLDER quality      (makes a project there, of people who are simulated)
 
 Needs Chromium (`apt-get install chromium`, or its path in CHROMIUM). The pictures go to benchmarks/pictures.
 """
 
 from __future__ import annotations
 
+import math
 import os
+import random
 import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
@@ -21,15 +25,18 @@ from playwright.sync_api import Page, sync_playwright
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from labeling.records import Annotator, Candidate, Label, Message, Prompt, Slate  # noqa: E402
 from labeling.store import Store  # noqa: E402
 
 PICTURES = ROOT / "benchmarks" / "pictures"
 
 
 def main() -> None:
-    shows_clips = sys.argv[2:] == ["clips"]
-    if len(sys.argv) != 2 and not shows_clips:
+    if len(sys.argv) not in (2, 3) or sys.argv[2:] not in ([], ["clips"], ["quality"]):
         sys.exit(__doc__)
+    shows = sys.argv[2] if len(sys.argv) == 3 else ""
+    if shows == "quality":
+        simulate_people(Path(sys.argv[1]))
     chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
     if chromium is None:
         sys.exit("no Chromium here: apt-get install chromium, or name it in CHROMIUM")
@@ -45,7 +52,12 @@ def main() -> None:
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=chromium, args=arguments)
             page = browser.new_page(viewport={"width": 1200, "height": 640})
-            take_clips(page, address[0]) if shows_clips else take(page, address[0], Path(sys.argv[1]))
+            if shows == "clips":
+                take_clips(page, address[0])
+            elif shows == "quality":
+                take_quality(page, address[0])
+            else:
+                take(page, address[0], Path(sys.argv[1]))
             browser.close()
     finally:
         web.terminate()
@@ -78,8 +90,10 @@ def take_strength(page: Page, project: Path) -> None:
     try:
         page.reload()
         page.locator(".card").first.wait_for()
-        page.keyboard.press("v")
+        page.set_viewport_size({"width": 1200, "height": 800})
+        page.wait_for_timeout(500)
         page.screenshot(path=PICTURES / "strength.png")
+        page.set_viewport_size({"width": 1200, "height": 640})
     finally:
         store.set_settings({"strength": "yes" if found.strength else "no", "criteria": ",".join(found.criteria)})
     page.reload()
@@ -97,6 +111,37 @@ def take_clips(page: Page, address: str) -> None:
     page.get_by_text("What to look for").wait_for()
     page.wait_for_timeout(15000)
     page.screenshot(path=PICTURES / "agent.png")
+
+
+def take_quality(page: Page, address: str) -> None:
+    page.set_viewport_size({"width": 1200, "height": 1000})
+    page.goto(address + "/quality")
+    page.locator("button[data-annotator]").first.wait_for()
+    page.wait_for_timeout(500)
+    page.screenshot(path=PICTURES / "quality.png", full_page=True)
+
+
+def simulate_people(project: Path) -> None:
+    """Four people and a judge, each right as often as planted, compare answers of four policies over ten days."""
+    store, chance = Store(project, create=True), random.Random(0)
+    accuracy = {"human:ann": 0.95, "human:bob": 0.85, "human:cid": 0.7, "human:dee": 0.5, "judge:brief": 0.8}
+    strength = {"base": 0.0, "aspo-5": 0.6, "grpo-10": 1.0, "ppo-10": 1.4}
+    for name in accuracy:
+        store.add_annotator(Annotator(name, "human" if name.startswith("human") else "judge"))
+    for n in range(160):
+        a, b = chance.sample(sorted(strength), 2)
+        slate = Slate(Prompt((Message("user", f"Question {n}"),)), (Candidate("one", a), Candidate("another", b)))
+        store.add_slates([slate])
+        first = chance.random() < 1 / (1 + math.exp(strength[b] - strength[a]))
+        if n % 12 == 0:
+            store.add_gold(slate.id, (1, 2) if first else (2, 1))
+        for who, share in accuracy.items():
+            if chance.random() < 0.55:
+                ranks = (1, 2) if first == (chance.random() < share) else (2, 1)
+                key, order = f"{who}-{n:04d}", chance.choice([(0, 1), (1, 0)])
+                label = Label(slate.id, who, "ranked", key, ranks, order=order, seconds=chance.uniform(3, 25))
+                store.add_labels([label], {key: time.time() - 5400 * (160 - n)})
+    store.revoke("human:dee", "answers at random", "benchmarks/screenshots.py")
 
 
 if __name__ == "__main__":
