@@ -9,13 +9,12 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from fastapi.testclient import TestClient
+from api_client import client_of
 
 from labeling.leaderboard import leaderboard
 from labeling.quality import Share, disputed_slates
 from labeling.quality_tables import Table, as_csv, as_text
 from labeling.records import Annotator, Candidate, Label, LabeledSlate, Message, Preference, Prompt, Slate, UserError
-from labeling.service import api
 from labeling.store import Store
 
 KEYS = (f"quality-key-{n}" for n in count())
@@ -147,7 +146,7 @@ def test_what_cannot_be_revoked(store: Store, who: str, reason: str, line: str) 
 
 def test_revoking_over_http_stops_whoever_labels(store: Store) -> None:
     store.add_slates([slate("one"), slate("two")])
-    client = TestClient(api(store), base_url="http://127.0.0.1:7860")
+    client = client_of(store)
     lease = client.post("/api/lease", json={"annotator": "ann"}).json()["lease"]
     assert client.post("/api/annotators/human:ann/revoke", json={}).status_code == 422
     assert client.post("/api/annotators/human:ann/revoke", json={"reason": "spam"}).json() == {"labels": 0}
@@ -181,7 +180,7 @@ def test_what_people_contradict_each_other_on_is_decided_once(store: Store) -> N
     assert disputed_slates(store.labels(), people) == [open_.id]
     assert store.quality().disputed == 1
     assert store.lease("human:ann", lambda s: (0, 1), PAIR, 60, queue="disputed") is None  # a party to it
-    client = TestClient(api(store), base_url="http://127.0.0.1:7860")
+    client = client_of(store)
     asked = {"annotator": "cid", "queue": "disputed"}
     lease = client.post("/api/lease", json=asked).json()["lease"]
     assert lease["slate"] == open_.id
@@ -211,7 +210,7 @@ def test_the_queues_are_kept_apart(store: Store) -> None:
 
 
 def test_a_labeler_with_an_account_does_not_decide(store: Store) -> None:
-    client = TestClient(api(store), base_url="http://127.0.0.1:7860")
+    client = client_of(store)
     for role in ("owner", "labeler"):
         invitation = store.invite(role, "test")  # type: ignore[arg-type]
         credentials = {"invitation": invitation, "name": role, "password": "a long passphrase"}
@@ -251,7 +250,7 @@ def test_the_leaderboard_follows_a_chain_and_survives_certainty() -> None:
 def test_figures_are_files_and_formulas_are_disarmed(store: Store) -> None:
     store.add_annotator(Annotator("=HYPERLINK(1)", "human"))
     store.revoke("=HYPERLINK(1)", "+1+1", "owner")
-    client = TestClient(api(store), base_url="http://127.0.0.1:7860")
+    client = client_of(store)
     reply = client.get("/api/quality/annotators/csv")
     assert reply.headers["content-type"].startswith("text/csv")
     rows = {row["annotator"]: row for row in csv.DictReader(io.StringIO(reply.text))}

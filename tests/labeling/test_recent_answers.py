@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from api_client import client_of, post
 from fastapi.testclient import TestClient
 
 from labeling.assignment import REPEAT_AFTER
 from labeling.records import Candidate, Message, Prompt, Slate
-from labeling.service import api
 from labeling.store import Store
 
 KEYS = (f"recent-key-{n}" for n in count())
@@ -30,13 +30,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def client(store: Store) -> TestClient:
-    return TestClient(api(store), base_url="http://127.0.0.1:7860")
-
-
-def post(client: TestClient, route: str, status: int = 200, **body: Any) -> dict[str, Any]:
-    reply = client.post(f"/api/{route}", json=body)
-    assert reply.status_code == status, reply.text
-    return reply.json()
+    return client_of(store)
 
 
 def answered(client: TestClient, **said: Any) -> dict[str, Any]:

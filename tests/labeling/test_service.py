@@ -18,11 +18,12 @@ from random import Random
 from typing import Any
 
 import pytest
+from api_client import client_of, post
 from fastapi.testclient import TestClient
 
 from labeling.assignment import display_order, ranks_of_candidates
 from labeling.records import Annotator, Candidate, Lineage, Message, Prompt, Slate, UserError
-from labeling.service import api, serve
+from labeling.service import serve
 from labeling.store import Store
 
 KEYS = (f"test-key-{n}" for n in count())
@@ -41,13 +42,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def client(store: Store) -> TestClient:
-    return TestClient(api(store), base_url="http://127.0.0.1:7860", raise_server_exceptions=False)
-
-
-def post(client: TestClient, route: str, status: int = 200, **body: Any) -> dict[str, Any]:
-    reply = client.post(f"/api/{route}", json=body)
-    assert reply.status_code == status, reply.text
-    return reply.json()
+    return client_of(store)
 
 
 def submission(lease: dict[str, Any], ranks: list[int] | None = None, **more: Any) -> dict[str, Any]:
