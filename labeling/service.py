@@ -269,7 +269,7 @@ def _shuffled(slate: Slate) -> tuple[int, ...]:
 def _standing(store: Store, person: str, queue: Queue = "new") -> dict[str, Any]:
     """How many labels this person has given, and how many slates of each mode they could still answer."""
     waiting = {mode: store.waiting(person, k, queue) for mode, k in SIZES.items()}
-    return {"yours": store.counts().get(person, 0), "waiting": waiting}
+    return {"yours": store.given(person), "waiting": waiting}
 
 
 # Errors, each as one line

@@ -173,6 +173,10 @@ class Store(StoredLeases, StoredJudging, StoredRuns, StoredAccounts, StoredWebho
         rows = self.rows(f"SELECT annotator, count(*) AS n FROM {ANSWERS} GROUP BY annotator ORDER BY annotator")
         return {row["annotator"]: row["n"] for row in rows}
 
+    def given(self, annotator: str) -> int:
+        """How many answers of one annotator stand, planned repeats among them."""
+        return int(self.rows(f"SELECT count(*) AS n FROM {ANSWERS} WHERE annotator = ?", [annotator])[0]["n"])
+
     def answer_lease(
         self, client_key: str, slate_id: str, annotator: str, label_in: Callable[[tuple[int, ...]], Label]
     ) -> bool:

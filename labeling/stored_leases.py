@@ -20,7 +20,7 @@ from labeling.records import Purpose, Slate
 from labeling.stored_quality import StoredQuality
 from labeling.stored_slates import label_of
 
-MOST_COUNTED = 1000
+MOST_COUNTED = 200
 # What a slate must meet to be given to a person. `closed` spares looking at what has its answers (see `Store._close`).
 WANTED = """closed = 0 AND k BETWEEN :least AND :most
     AND id NOT IN (SELECT slate_id FROM standing WHERE annotator = :who)
@@ -208,7 +208,7 @@ class StoredLeases(StoredQuality):
     def waiting(self, annotator: str, k: tuple[int, int], queue: Queue = "new") -> int:
         """How many slates of k[0]..k[1] candidates this annotator holds or could still be given from a queue.
 
-        It counts to MOST_COUNTED: each request asks this, and nobody need know whether it is 1000 or 100,000.
+        It counts to MOST_COUNTED: each request asks this, and nobody need know whether it is 300 or 100,000.
         """
         settings = self.settings()
         values = {"who": annotator, "least": k[0], "most": k[1], "now": time.time()}

@@ -29,7 +29,7 @@ export function start(root) {
   page.open();
 }
 
-const MOST_COUNTED = 1000; // the server counts no further
+const MOST_COUNTED = 200; // the server counts no further
 
 class LabelPage {
   constructor(root, signal) {

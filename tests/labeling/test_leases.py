@@ -15,6 +15,7 @@ from labeling.assignment import kind_of_next
 from labeling.records import Annotator, Candidate, Label, Lineage, Message, Prompt, Slate
 from labeling.settings import Settings
 from labeling.store import Lease, Store
+from labeling.stored_leases import MOST_COUNTED
 
 PAIR = (2, 2)
 KEYS = (f"key-{n}" for n in count())
@@ -57,6 +58,11 @@ def work(store: Store, answers: int, who: str = "human:ann") -> list[Lease]:
 
 
 # Overlap, heartbeat, staleness
+
+
+def test_what_waits_is_counted_only_so_far(store: Store) -> None:
+    store.add_slates([slate(f"{n}") for n in range(MOST_COUNTED + 5)])
+    assert store.waiting("human:ann", PAIR) == MOST_COUNTED
 
 
 def test_what_has_its_answers_is_closed_and_opens_again(store: Store) -> None:
