@@ -71,6 +71,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--limit", type=_count, help="label at most so many slates")
     sub.add_argument(
+        "--audit", type=_share, metavar="SHARE", help="people are to answer this share of what it ranked, at random"
+    )
+    sub.add_argument(
+        "--route", type=_count, metavar="N", help="people are to answer its N most doubtful slates, over all runs"
+    )
+    sub.add_argument(
         "--dry-run", action="store_true", help="ask nothing; say what it would take: calls, tokens, cost, time"
     )
     sub.add_argument(
@@ -140,6 +146,16 @@ def _count(text: str) -> int:
     if not text.isdigit() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a count: give a whole number from 1")
     return int(text)
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
+    if not 0 < share <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no share: give a number above 0 and up to 1, like 0.1")
+    return share
 
 
 def _dollars(text: str) -> float:
@@ -250,10 +266,12 @@ def recipes(options: argparse.Namespace) -> None:
 
 def judge(options: argparse.Namespace) -> None:
     """Let a judge label the slates that wait for it."""
+    from judge_command import Asking
     from judge_command import judge as run
 
     caps = {"money": options.money, "tokens": options.tokens, "calls": options.calls}
-    run(options.project, options.judge, options.limit, options.dry_run, options.batch_api, caps)
+    asking = Asking(options.audit, options.route)
+    run(options.project, options.judge, options.limit, options.dry_run, options.batch_api, caps, asking)
 
 
 def loop(options: argparse.Namespace) -> None:

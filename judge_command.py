@@ -46,6 +46,14 @@ def counted(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{n:,} {kind}" for kind, n in sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
+@dataclass(frozen=True)
+class Asking:
+    """What people are to answer of what a judge ranked. audit: a random share; route: so many doubtful slates."""
+
+    audit: float | None = None
+    route: int | None = None
+
+
 def judge(
     project: Path,
     names: Sequence[str],
@@ -53,11 +61,12 @@ def judge(
     dry_run: bool,
     batch_api: bool,
     caps: Mapping[str, Any],
+    asking: Asking,
 ) -> None:
     """Let judges, one after the other, label the slates that wait for them, at most `limit` each.
 
     dry_run: only say what that would take. batch_api: ask by the Batch API. caps: what replaces caps of the judges'
-    files (money, tokens, calls). Raises UserError.
+    files (money, tokens, calls). asking: what people are to answer too. Raises UserError.
     """
     from judges.config import load_judge
     from labeling.store import Store
@@ -69,6 +78,8 @@ def judge(
     for each in judges:
         run_judge(each, store, limit, dry_run)
     if not dry_run:
+        for each in judges:
+            ask_people(each.annotator.id, store, asking)
         for line in measured(judges, store):
             print(line)
 
@@ -105,6 +116,16 @@ def run_judge(judge: Judge, store: Store, limit: int | None, dry_run: bool) -> N
             print(f"{stopped}: {left:,} slates are left, and the same command goes on from here")
 
 
+def ask_people(judge: str, store: Store, asking: Asking) -> None:
+    """Have people answer a random share of what a judge ranked, and its most doubtful slates."""
+    from judges.asking_people import audit, route
+
+    if asking.audit is not None:
+        store.request_people(list(audit(judge, asking.audit, store)))
+    if asking.route is not None:
+        store.request_people(route(judge, asking.route, store))
+
+
 def measured(judges: Sequence[Judge], store: Store) -> Iterator[str]:
     """How far the judges can be trusted, each by all of its own books, and together, in words."""
     from judges.calibration import calibrate, truth_of
@@ -124,6 +145,8 @@ def measured(judges: Sequence[Judge], store: Store) -> Iterator[str]:
     for judge, who in zip(judges, names, strict=True):
         for line in calibrate(who, store, truth).lines():
             yield f"{who}: {line}"
+        for line in asked_of_people(who, store):
+            yield f"{who}: {line}"
         if (r := found.get(who)) and r.checked:
             yield f"{who}: right in {r.accuracy:.0%} [{r.low:.0%}, {r.high:.0%}], fitted to {r.checked:,} answers"
         if isinstance(judge, EndpointJudge) and (success := ridden(judge, store)).verdicts:
@@ -134,6 +157,17 @@ def measured(judges: Sequence[Judge], store: Store) -> Iterator[str]:
             f"the {panel.judges} judges are worth {panel.votes:.1f} independent votes "
             f"(their errors correlate by {panel.correlation:.2f} on {panel.pairs:,} pairs)"
         )
+
+
+def asked_of_people(judge: str, store: Store) -> Iterator[str]:
+    """What people are to answer of a judge's slates, why, and how much of it they did, in words."""
+    from labeling.stored_requests import REASONS
+
+    ranked = store.count_ranked(judge)
+    for count in store.request_counts():
+        if count.judge == judge:
+            share = f"{count.asked:,} of {ranked:,} slates that it ranked ({count.asked / max(1, ranked):.1%})"
+            yield f"people are to answer {share}: {REASONS[count.reason]}; {count.answered:,} are answered"
 
 
 def with_options(judge: Judge, batch_api: bool, caps: Mapping[str, Any]) -> Judge:

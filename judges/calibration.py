@@ -117,11 +117,17 @@ def _judged(annotator: str, books: Books) -> Iterator[tuple[Slate, Label | None,
     """What a judge was asked about, with its label and its replies, page by page."""
     for page in pages(books.judged_slates(annotator)):
         ids = [slate.id for slate in page]
-        labels, replies = books.labels_on(annotator, ids), defaultdict(list)
-        for call in books.judge_calls(annotator, ids).values():
-            if call.outcome in FINAL_CALLS:
-                replies[call.slate_id].append(Reply.from_json(call.reply))
+        labels, replies = books.labels_on(annotator, ids), replies_by_slate(books.judge_calls(annotator, ids))
         yield from ((slate, labels.get(id), replies[id]) for slate, id in zip(page, ids, strict=True))
+
+
+def replies_by_slate(calls: Mapping[str, JudgeCall]) -> dict[str, list[Reply]]:
+    """The replies that calls got and that settle a question, by slate; [] for a slate without."""
+    replies: dict[str, list[Reply]] = defaultdict(list)
+    for call in calls.values():
+        if call.outcome in FINAL_CALLS:
+            replies[call.slate_id].append(Reply.from_json(call.reply))
+    return replies
 
 
 def side_of(reply: Reply) -> int | None:

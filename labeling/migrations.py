@@ -141,6 +141,15 @@ SIXTH = """
 DROP INDEX label_annotator;
 CREATE INDEX label_annotator ON label(annotator, slate_id);
 """
+SEVENTH = """
+CREATE TABLE human_request (
+    slate_id TEXT NOT NULL REFERENCES slate(id), judge TEXT NOT NULL REFERENCES annotator(id), reason TEXT NOT NULL,
+    place REAL NOT NULL, propensity REAL, created REAL NOT NULL, PRIMARY KEY (slate_id, judge, reason)
+) STRICT;
+CREATE INDEX human_request_judge ON human_request(judge, reason);
+ALTER TABLE slate ADD COLUMN place REAL;
+CREATE INDEX slate_requested ON slate(closed, place) WHERE place IS NOT NULL;
+"""
 
 
 def first_shape(db: Database) -> None:
@@ -173,13 +182,18 @@ def labels_by_slate(db: Database) -> None:
     _run_all(db, SIXTH)
 
 
+def human_requests(db: Database) -> None:
+    """Slates that a judge answered and people are to answer too, why, and by which chance; they come first."""
+    _run_all(db, SEVENTH)
+
+
 def _run_all(db: Database, statements: str) -> None:
     for statement in statements.split(";\n"):
         if statement.strip():
             db.execute(statement)
 
 
-STEPS = (first_shape, clips, people, revocations, judging, labels_by_slate)
+STEPS = (first_shape, clips, people, revocations, judging, labels_by_slate, human_requests)
 
 
 def migrate(db: Database, path: str) -> None:

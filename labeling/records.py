@@ -44,6 +44,9 @@ CallOutcome = Literal[
 ]
 # Why a label was asked for: to teach, to see whether people agree with themselves, or to decide where they differ.
 Purpose = Literal["teach", "repeat", "adjudicate"]
+# Why people are asked about a slate that a judge answered: it was drawn at random, to measure the judge by; or the
+# judge contradicts itself between orders, hardly prefers either, or is contradicted by the reward model.
+RequestReason = Literal["audit", "orders", "margin", "reward_model"]
 MAX_CANDIDATES = 9
 MAX_TEXT = 10_000  # characters of a rationale
 
@@ -278,6 +281,28 @@ class JudgeCall:
 
     def __post_init__(self) -> None:
         _require_choice("outcome", self.outcome, CallOutcome)
+
+
+@dataclass(frozen=True)
+class HumanRequest:
+    """People are to answer a slate that a judge answered; they do not learn that it did.
+
+    place: where it stands in the queue; lower comes first, and all of these before what nobody asked for.
+    propensity: the chance by which it was drawn, for the reason "audit"; None for what was picked for what it is, which
+    no estimate may take for a sample.
+    """
+
+    slate_id: str
+    judge: str
+    reason: RequestReason
+    place: float
+    propensity: float | None = None
+
+    def __post_init__(self) -> None:
+        _require_choice("reason", self.reason, RequestReason)
+        _require(math.isfinite(self.place), f"a place is finite, not {self.place}")
+        drawn = self.propensity is not None and 0 < self.propensity <= 1
+        _require(drawn == (self.reason == "audit"), "a propensity in (0, 1] belongs to what is drawn for an audit")
 
 
 @dataclass(frozen=True)

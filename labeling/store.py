@@ -1,10 +1,10 @@
 """The one store of a project: records go in and come out, and nobody else knows SQL.
 
 Here are annotators and their labels; `labeling.stored_slates` keeps what is compared, `labeling.stored_leases` who is
-shown what next, `labeling.stored_quality` how people's work is checked, `labeling.stored_judging` what judges asked and
-spent, `labeling.stored_runs` what runs report, `labeling.stored_accounts` who may sign in, and
-`labeling.stored_webhooks` who is told of it. What a method returns from is on disk (see `labeling.database`).
-Everything that is added has a key; adding it again changes nothing.
+shown what next, `labeling.stored_requests` what people are to answer because a judge did, `labeling.stored_quality` how
+people's work is checked, `labeling.stored_judging` what judges asked and spent, `labeling.stored_runs` what runs
+report, `labeling.stored_accounts` who may sign in, and `labeling.stored_webhooks` who is told of it. What a method
+returns from is on disk (see `labeling.database`). Everything that is added has a key; adding it again changes nothing.
 """
 
 from __future__ import annotations

@@ -17,7 +17,6 @@ from labeling.records import JudgeCall, Slate, Spending, UsualCall, content_id
 from labeling.stored_slates import StoredSlates
 
 CALL = "key, attempt, annotator, slate_id, outcome, reply, prompt_tokens, completion_tokens, cost, seconds, sent_as"
-PAGE = 256
 
 
 class StoredJudging(StoredSlates):
@@ -123,12 +122,6 @@ class StoredJudging(StoredSlates):
         """Slates that a judge was asked about, oldest first, page by page."""
         sql = "FROM slate WHERE EXISTS (SELECT 1 FROM judge_call WHERE annotator = ? AND slate_id = slate.id)"
         return self._page_by_page(sql, [annotator])
-
-    def _page_by_page(self, sql: str, values: list[Any]) -> Iterator[Slate]:
-        after = 0
-        while rows := self.rows(f"SELECT seq, id {sql} AND seq > ? ORDER BY seq LIMIT ?", [*values, after, PAGE]):
-            yield from self.slates(ids=[row["id"] for row in rows])
-            after = rows[-1]["seq"]
 
     def count_waiting(self, annotator: str, final: Iterable[str]) -> int:
         """How many slates `waiting_slates` gives."""

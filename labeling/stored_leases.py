@@ -1,8 +1,9 @@
 """Who is shown which slate, as the store keeps it: leases that run out, chosen and written in one transaction.
 
 What a person is given next is a new slate, an item with a known answer, or one of their own mirrored; the settings say
-at which rates. Nobody gets the same slate twice but as such a repeat. Where there is a qualifying round, a person gets
-items with a known answer until it is over, and nothing more if they fail.
+at which rates. Of new slates, those come first that people are to answer because a judge did. Nobody gets the same
+slate twice but as such a repeat. Where there is a qualifying round, a person gets items with a known answer until it is
+over, and nothing more if they fail.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from labeling.assignment import REPEAT_AFTER, Queue, draw, kind_of_next
 from labeling.qualifying import Qualifying, agreement
 from labeling.quality import disputed_slates
 from labeling.records import Purpose, Slate
-from labeling.stored_quality import StoredQuality
+from labeling.stored_requests import StoredRequests
 from labeling.stored_slates import label_of
 
 MOST_COUNTED = 200
@@ -35,6 +36,11 @@ GOLD_UNANSWERED = """SELECT slate_id FROM gold_item JOIN slate ON slate.id = sla
     WHERE k BETWEEN :least AND :most AND slate_id NOT IN (SELECT slate_id FROM standing WHERE annotator = :who)"""
 HELD = "(SELECT slate_id FROM lease WHERE annotator = :who AND expires > :now)"
 
+REQUESTED = f"""SELECT id FROM slate INDEXED BY slate_requested
+    WHERE place IS NOT NULL AND {WANTED} AND id NOT IN {HELD} ORDER BY place LIMIT 1"""
+NEWEST = f"""SELECT id FROM slate INDEXED BY slate_open
+    WHERE {WANTED} AND id NOT IN {HELD} ORDER BY seq DESC LIMIT 1"""
+
 
 @dataclass(frozen=True)
 class Lease:
@@ -46,7 +52,7 @@ class Lease:
     purpose: Purpose = "teach"
 
 
-class StoredLeases(StoredQuality):
+class StoredLeases(StoredRequests):
     """The part of `labeling.store.Store` that knows who is shown what next."""
 
     def lease(
@@ -113,11 +119,11 @@ class StoredLeases(StoredQuality):
             # Another draw than the one that chose the kind, so that which item it is hangs on nothing else.
             chosen = found[int(draw(asked["who"], given, "which") * len(found))]
             return chosen, "repeat" if kind == "repeat" else "teach"
-        new = self.rows(
-            f"SELECT id FROM slate INDEXED BY slate_open WHERE {WANTED} AND id NOT IN {HELD} ORDER BY seq DESC LIMIT 1",
-            {**asked, "overlap": settings.overlap, "stale": settings.stale_iterations},
-        )
-        return (new[0]["id"], "teach") if new else None
+        rates = {**asked, "overlap": settings.overlap, "stale": settings.stale_iterations}
+        for source in (REQUESTED, NEWEST):
+            if new := self.rows(source, rates):
+                return new[0]["id"], "teach"
+        return None
 
     def qualifying(self, annotator: str) -> Qualifying | None:
         """Where a person stands in the qualifying round; None where there is none, and for programs and judges."""

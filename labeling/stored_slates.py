@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from labeling.database import ProjectDatabase
 from labeling.records import Candidate, Label, Lineage, Message, Prompt, Slate, Split
 from labeling.segments import Segment, from_bytes, to_bytes
+
+PAGE = 256
 
 
 class StoredSlates(ProjectDatabase):
@@ -93,6 +95,13 @@ class StoredSlates(ProjectDatabase):
     def slate(self, slate_id: str) -> Slate | None:
         """The slate of this id, if there is one."""
         return next(iter(self.slates(id=slate_id)), None)
+
+    def _page_by_page(self, sql: str, values: list[Any]) -> Iterator[Slate]:
+        """The slates of `FROM slate WHERE …`, oldest first; only a page of them is held at a time."""
+        after = 0
+        while rows := self.rows(f"SELECT seq, id {sql} AND seq > ? ORDER BY seq LIMIT ?", [*values, after, PAGE]):
+            yield from self.slates(ids=[row["id"] for row in rows])
+            after = rows[-1]["seq"]
 
     # Segments: what clips show
 
