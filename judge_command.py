@@ -17,6 +17,8 @@ from shipped import DATA, shipped
 
 if TYPE_CHECKING:
     from judges.answer import Judge
+    from labeling.intervals import Interval
+    from labeling.judge_quality import JudgeQuality
     from labeling.store import Store
 
 SPENDING_SECONDS = 0.5  # how often the ledger is asked what was spent so far
@@ -141,10 +143,16 @@ def measured(judges: Sequence[Judge], store: Store) -> Iterator[str]:
     truth = truth_of(answers_of(said), known_answers(gold, (label for label in said if label.purpose == "adjudicate")))
     names = [judge.annotator.id for judge in judges]
     own = [label for who in names for label in store.labels_on(who, list(truth)).values()]
-    found = reliabilities([*said, *own], annotators, gold)
+    audits = store.audits()
+    found = reliabilities([*said, *own], annotators, gold, audits)
+    against_people = {q.judge: q for q in store.judge_quality()}
     for judge, who in zip(judges, names, strict=True):
-        for line in calibrate(who, store, truth).lines():
+        fit = against_people.get(who)
+        checked = {id: side for id, side in truth.items() if not (fit and fit.audit) or id in audits[who]}
+        for line in calibrate(who, store, checked).lines():
             yield f"{who}: {line}"
+        if fit:
+            yield f"{who}: {beside_people(fit)}"
         for line in asked_of_people(who, store):
             yield f"{who}: {line}"
         if (r := found.get(who)) and r.checked:
@@ -157,6 +165,18 @@ def measured(judges: Sequence[Judge], store: Store) -> Iterator[str]:
             f"the {panel.judges} judges are worth {panel.votes:.1f} independent votes "
             f"(their errors correlate by {panel.correlation:.2f} on {panel.pairs:,} pairs)"
         )
+
+
+def beside_people(fit: JudgeQuality) -> str:
+    """How well a judge's answers and probabilities fit people's, in words."""
+
+    def shown(i: Interval) -> str:
+        return f"{i.mean:.2f} [{i.low:.2f}, {i.high:.2f}]"
+
+    where = "slates drawn for people at random" if fit.audit else "slates that people happened to label, no sample"
+    errors = ", ".join(f"{shown(error)} {method}" for method, error in fit.error.items())
+    figures = f"κ {shown(fit.kappa)} with people, calibration error {errors}"
+    return f"{figures}, on {fit.slates:,} {where}; training gets: {fit.in_use}"
 
 
 def asked_of_people(judge: str, store: Store) -> Iterator[str]:

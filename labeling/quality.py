@@ -14,10 +14,12 @@ from statistics import median
 
 from labeling.agreement import Agreement, Pair, agreement, answers_of, cohen_kappa, pair_answers, with_others
 from labeling.intervals import Interval
+from labeling.judge_quality import Audits, measuring
 from labeling.records import Annotator, Label
 from labeling.reliability import LEAST_EVIDENCE, UNCHECKED, Reliability, fit_reliability
 
 Z = 1.96
+NO_AUDITS: Audits = {}
 
 
 @dataclass(frozen=True)
@@ -78,12 +80,18 @@ def known_answers(gold: Mapping[str, Sequence[int]], decided: Iterable[Label]) -
 
 
 def reliabilities(
-    labels: Sequence[Label], annotators: Mapping[str, Annotator], gold: Mapping[str, Sequence[int]]
+    labels: Sequence[Label],
+    annotators: Mapping[str, Annotator],
+    gold: Mapping[str, Sequence[int]],
+    audits: Audits = NO_AUDITS,
 ) -> dict[str, Reliability]:
-    """Of every person and judge, from standing labels. A simulated annotator's errors are declared, not fitted."""
-    teaching = [label for label in labels if label.purpose == "teach"]
-    decided = [label for label in labels if label.purpose == "adjudicate"]
+    """Of every person and judge, from standing labels. A simulated annotator's errors are declared, not fitted.
+
+    audits: what was drawn at random for people to measure a judge by; enough of that, and nothing else measures it.
+    """
     people, judges = (_of_kind(annotators, kind) for kind in ("human", "judge"))
+    teaching = measuring([label for label in labels if label.purpose == "teach"], people, audits)
+    decided = [label for label in labels if label.purpose == "adjudicate"]
     return fit_reliability(answers_of(teaching), people, judges, known_answers(gold, decided))
 
 
@@ -117,14 +125,15 @@ def measure(
     annotators: Mapping[str, Annotator],
     gold: Mapping[str, Sequence[int]],
     revoked: Mapping[str, str],
+    audits: Audits = NO_AUDITS,
 ) -> Quality:
-    """The quality of all labels that stand. repeats: answers to planned repeats."""
+    """The quality of all labels that stand. repeats: answers to planned repeats. audits: see `reliabilities`."""
     by_name: dict[str, list[Label]] = defaultdict(list)
     for label in labels:
         by_name[label.annotator].append(label)
     people = _of_kind(annotators, "human")
     answers = answers_of(label for label in labels if label.purpose == "teach")
-    found = reliabilities(labels, annotators, gold)
+    found = reliabilities(labels, annotators, gold, audits)
     used = fitted(annotators, found)
     again: dict[str, list[Label]] = defaultdict(list)
     for label in repeats:

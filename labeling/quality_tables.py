@@ -11,11 +11,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from labeling.intervals import Interval
+from labeling.judge_quality import JudgeQuality
 from labeling.leaderboard import Standing
 from labeling.quality import Quality, Share
 from labeling.records import Label
+from labeling.soft_labels import FITTERS
 
-FIGURES = ("annotators", "agreement", "leaderboard", "progress")
+FIGURES = ("annotators", "agreement", "judges", "reliability", "leaderboard", "progress")
 Cell = str | float | int | None
 DAY = 86400
 
@@ -85,6 +87,30 @@ def agreement(quality: Quality) -> Table:
     found = quality.agreement
     row = (*map(_finite, (*found.alpha, found.share)), found.pairs, found.slates, quality.disputed)
     return Table(("alpha", "alpha_low", "alpha_high", "share", "pairs", "slates", "disputed"), (row,))
+
+
+def judges(found: Iterable[JudgeQuality]) -> Table:
+    """One row for each judge that people can be compared with."""
+    columns: tuple[str, ...] = ("judge", "measured_on", "slates", "pairs")
+    columns += ("agreement", "agreement_low", "agreement_high", "kappa", "kappa_low", "kappa_high")
+    columns += ("decided_same", "decided_tie", "decided_opposite", "tied_decided", "tied_tie")
+    methods = ("raw", *FITTERS)
+    columns += tuple(f"error_{method}{end}" for method in methods for end in ("", "_low", "_high"))
+    rows = []
+    for q in found:
+        row: tuple[Cell, ...] = (q.judge, q.measured_on, q.slates, q.pairs)
+        row += tuple(map(_finite, (*q.agreement, *q.kappa)))
+        row += (q.same, q.tie, q.opposite, q.tied_decided, q.tied_tie)
+        row += tuple(value for m in methods for value in q.error.get(m, (None,) * 3))
+        rows.append((*row, q.in_use))
+    return Table((*columns, "in_use"), tuple(rows))
+
+
+def reliability(found: Iterable[JudgeQuality]) -> Table:
+    """One row for each bin of each judge's reliability diagram."""
+    columns = ("judge", "measured_on", "p", "preferred", "preferred_low", "preferred_high", "pairs")
+    rows = ((q.judge, q.measured_on, b.p, *map(_finite, b.preferred), b.pairs) for q in found for b in q.bins)
+    return Table(columns, tuple(rows))
 
 
 def leaderboard(standings: Iterable[Standing]) -> Table:

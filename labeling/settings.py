@@ -17,6 +17,7 @@ from labeling.records import UserError
 MOST_CHECKS = 0.5  # the largest share of what a person is given for gold items, and for repeats
 MOST_OVERLAP = 50
 MOST_CRITERIA = 8
+CALIBRATIONS = ("none", "temperature", "isotonic")
 LONGEST_GUIDELINES = 20_000  # characters
 
 
@@ -30,7 +31,9 @@ class Settings:
     strength: whether a pair asks how much better. criteria: single criteria, a word each, by which a pair may be
     compared too. guidelines: Markdown that tells people how to decide, with examples.
     qualifying: so many items with a known answer come first to a new labeler. qualifying_share: who agrees with less
-    than this share of their pairs gets no more slates.
+    than this share of their pairs gets no more slates. calibration: how a judge's probabilities become the soft labels
+    that train, once people answered enough of the same slates: "none" leaves them as they are, with a flip rate;
+    "temperature" and "isotonic" fit them to what people say (see `labeling.soft_labels`).
     """
 
     overlap: int = 1
@@ -42,6 +45,7 @@ class Settings:
     guidelines: str = ""
     qualifying: int = 0
     qualifying_share: float = 0.7
+    calibration: str = "none"
 
     def __post_init__(self) -> None:
         if not 1 <= self.overlap <= MOST_OVERLAP:
@@ -62,6 +66,8 @@ class Settings:
             raise UserError(f"guidelines have at most {LONGEST_GUIDELINES} characters, not {len(self.guidelines)}")
         if not 0 <= self.qualifying <= 1000:
             raise UserError(f"qualifying is a count of items from 0 (none) to 1000, not {self.qualifying}")
+        if self.calibration not in CALIBRATIONS:
+            raise UserError(f"calibration is one of {', '.join(CALIBRATIONS)}, not {self.calibration!r}")
         if not (math.isfinite(self.qualifying_share) and 0 <= self.qualifying_share <= 1):
             raise UserError(f"qualifying_share lies between 0 and 1, not {self.qualifying_share}")
 

@@ -17,6 +17,7 @@ from dataclasses import replace
 
 from labeling import quality_tables
 from labeling.assignment import REPEAT_AFTER
+from labeling.judge_quality import JudgeQuality, compare, measure_judge, soft_labels
 from labeling.leaderboard import leaderboard
 from labeling.preferences import expand_all
 from labeling.quality import Quality, fitted, measure, reliabilities
@@ -138,15 +139,19 @@ class Store(StoredLeases, StoredJudging, StoredRuns, StoredAccounts, StoredWebho
         """Slates that have a standing label, with those that count and the preferences that they expand to.
 
         Not among them are items with a known answer: what is said about them is a measurement. Where somebody decided
-        between people, that decision counts alone. Flip rates are what answers show (see `labeling.reliability`).
+        between people, that decision counts alone. Flip rates are what answers show (see `labeling.reliability`), and
+        the soft labels of judges what the setting `calibration` makes of them; their labels stay as they were given.
         """
         labels: dict[str, list[Label]] = defaultdict(list)
         standing, gold, annotators = self.labels(), self.gold(), self.annotators()
         for label in standing:
             labels[label.slate_id].append(label)
-        annotators = fitted(annotators, reliabilities(standing, annotators, gold))
+        audits = self.audits()
+        unknown = [label for label in standing if label.slate_id not in gold]
+        soft = soft_labels(self.settings().calibration, unknown, annotators, audits)
+        annotators = fitted(annotators, reliabilities(standing, annotators, gold, audits))
         return [
-            LabeledSlate(slate, counting, expand_all(counting, annotators))
+            LabeledSlate(slate, counting, expand_all(counting, annotators, soft))
             for slate in self.slates(run=run, split=split, answered=True)
             if slate.id not in gold
             for counting in [_counting(labels[slate.id])]
@@ -155,7 +160,25 @@ class Store(StoredLeases, StoredJudging, StoredRuns, StoredAccounts, StoredWebho
     def quality(self) -> Quality:
         """How well everybody does, and how far people agree."""
         repeats = [label_of(row) for row in self.rows("SELECT * FROM repeated ORDER BY seq")]
-        return measure(self.labels(), repeats, self.annotators(), self.gold(), self.revoked())
+        return measure(self.labels(), repeats, self.annotators(), self.gold(), self.revoked(), self.audits())
+
+    def judge_quality(self) -> list[JudgeQuality]:
+        """How well each judge fits people, of those who answered a slate that people answered too."""
+        annotators, gold, audits = self.annotators(), self.gold(), self.audits()
+        rows = self.rows(
+            "SELECT * FROM standing WHERE slate_id IN (SELECT slate_id FROM standing JOIN annotator "
+            "ON annotator.id = annotator WHERE kind = 'human') ORDER BY seq"
+        )
+        labels = [label_of(row) for row in rows if row["slate_id"] not in gold]
+        in_use = soft_labels(self.settings().calibration, labels, annotators, audits)
+        people = [a.id for a in annotators.values() if a.kind == "human"]
+        found = []
+        for judge in (a.id for a in annotators.values() if a.kind == "judge"):
+            compared, audit = compare(judge, labels, people, audits.get(judge, {}))
+            if compared:
+                method = in_use[judge].method if judge in in_use else "raw"
+                found.append(measure_judge(judge, compared, audit, method))
+        return found
 
     def figure(self, name: str) -> Table:
         """One of the figures of the Quality page (see `labeling.quality_tables`)."""
@@ -164,6 +187,10 @@ class Store(StoredLeases, StoredJudging, StoredRuns, StoredAccounts, StoredWebho
         if name == "progress":
             kinds = {a.id: a.kind for a in self.annotators().values()}
             return quality_tables.progress(self.labels(), self.label_times(), kinds)
+        if name in ("judges", "reliability"):
+            return {"judges": quality_tables.judges, "reliability": quality_tables.reliability}[name](
+                self.judge_quality()
+            )
         return {"annotators": quality_tables.annotators, "agreement": quality_tables.agreement}[name](self.quality())
 
     # What people are given, and what they answer

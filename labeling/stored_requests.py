@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -67,6 +68,13 @@ class StoredRequests(StoredQuality):
         """What people are to answer (of one judge's), in its order in the queue."""
         sql = f"SELECT {COLUMNS} FROM human_request WHERE (? IS NULL OR judge = ?) ORDER BY place, slate_id, reason"
         return [HumanRequest(**row) for row in self.rows(sql, [judge, judge])]
+
+    def audits(self) -> dict[str, dict[str, float]]:
+        """Of each judge, the slates drawn for its audit, with their propensities."""
+        found: dict[str, dict[str, float]] = defaultdict(dict)
+        for row in self.rows("SELECT judge, slate_id, propensity FROM human_request WHERE reason = 'audit'"):
+            found[row["judge"]][row["slate_id"]] = row["propensity"]
+        return dict(found)
 
     def request_counts(self) -> list[RequestCount]:
         """How many slates people are to answer and did, by judge and reason."""
