@@ -17,6 +17,7 @@ from shipped import DATA, shipped
 
 if TYPE_CHECKING:
     from judges.answer import Judge
+    from judges.local_model import ReplyModel
     from labeling.intervals import Interval
     from labeling.judge_quality import JudgeQuality
     from labeling.store import Store
@@ -70,13 +71,10 @@ def judge(
     dry_run: only say what that would take. batch_api: ask by the Batch API. caps: what replaces caps of the judges'
     files (money, tokens, calls). asking: what people are to answer too. Raises UserError.
     """
-    from judges.config import load_judge
     from labeling.store import Store
-    from rlhf.control.extra import pictures
 
     store = Store(project)
-    draw = pictures(store.segments)
-    judges = [with_options(load_judge(shipped("judges", name), DATA, draw), batch_api, caps) for name in names]
+    judges = [with_options(open_judge(name, store), batch_api, caps) for name in names]
     for each in judges:
         run_judge(each, store, limit, dry_run)
     if not dry_run:
@@ -84,6 +82,19 @@ def judge(
             ask_people(each.annotator.id, store, asking)
         for line in measured(judges, store):
             print(line)
+
+
+def open_judge(name: str, store: Store) -> Judge:
+    """The judge of a file, or of a shipped one by its name, with all that it may need. Raises UserError."""
+    from judges.config import load_judge
+    from rlhf.control.extra import pictures
+
+    def open_model(name: str) -> ReplyModel:
+        from rlhf.reply_probabilities import open_reply_model  # it loads torch
+
+        return open_reply_model(name)
+
+    return load_judge(shipped("judges", name), DATA, pictures(store.segments), open_model)
 
 
 def run_judge(judge: Judge, store: Store, limit: int | None, dry_run: bool) -> None:
@@ -131,8 +142,9 @@ def ask_people(judge: str, store: Store, asking: Asking) -> None:
 def measured(judges: Sequence[Judge], store: Store) -> Iterator[str]:
     """How far the judges can be trusted, each by all of its own books, and together, in words."""
     from judges.calibration import calibrate, truth_of
+    from judges.canary_rides import ridden
     from judges.endpoint_judge import EndpointJudge
-    from judges.endpoint_run import ridden
+    from judges.local_model import LocalJudge
     from judges.panel import measure_panel
     from labeling.agreement import answers_of
     from labeling.quality import known_answers, reliabilities
@@ -157,7 +169,7 @@ def measured(judges: Sequence[Judge], store: Store) -> Iterator[str]:
             yield f"{who}: {line}"
         if (r := found.get(who)) and r.checked:
             yield f"{who}: right in {r.accuracy:.0%} [{r.low:.0%}, {r.high:.0%}], fitted to {r.checked:,} answers"
-        if isinstance(judge, EndpointJudge) and (success := ridden(judge, store)).verdicts:
+        if isinstance(judge, EndpointJudge | LocalJudge) and (success := ridden(judge, store)).verdicts:
             yield f"{who}: {success.words()}"
     panel = measure_panel(answers_of(own), names, truth)
     if not isnan(panel.votes):
@@ -191,7 +203,7 @@ def asked_of_people(judge: str, store: Store) -> Iterator[str]:
 
 
 def with_options(judge: Judge, batch_api: bool, caps: Mapping[str, Any]) -> Judge:
-    """The judge with these caps in place of those in its file. Raises UserError for one that makes no calls."""
+    """The judge with these caps in place of those in its file. Raises UserError for one that costs nothing."""
     from judges.endpoint_judge import EndpointJudge
 
     given = {name: cap for name, cap in caps.items() if cap is not None}
@@ -199,7 +211,9 @@ def with_options(judge: Judge, batch_api: bool, caps: Mapping[str, Any]) -> Judg
     if not options:
         return judge
     if not isinstance(judge, EndpointJudge):
-        raise UserError(f"{judge.annotator.id} makes no calls: leave out {', '.join(f'--{name}' for name in options)}")
+        raise UserError(
+            f"{judge.annotator.id} runs here and costs nothing: leave out {', '.join(f'--{name}' for name in options)}"
+        )
     return replace(judge.within(replace(judge.budget, **given)), batch_api=batch_api)
 
 
@@ -211,7 +225,7 @@ def estimated(judge: Judge, store: Store, slates: Iterable[Slate]) -> str:
 
     who = judge.annotator.id
     if not isinstance(judge, EndpointJudge):
-        return f"{sum(1 for _ in slates):,} slates, no calls, no cost"
+        return f"{sum(1 for _ in slates):,} slates, judged here, no cost"
     e = estimate(judge, waiting(slates, who, store), store.usual_call(who))
     cost = "at an unknown price" if e.cost is None else f"about ${e.cost:.4f}"
     basis = "by its earlier calls" if e.measured else "by the bytes of the questions, full replies and 1 s a call"

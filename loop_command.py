@@ -99,17 +99,14 @@ def _run(
     resume: bool,
 ) -> None:
     """Hand the loop its surroundings: the store, the judges, people, the simulated annotator and the gold scores."""
+    from judge_command import open_judge
     from judges.batch import label_slates
-    from judges.config import load_judge
-    from rlhf.control.extra import pictures
     from rlhf.online_loop import Surroundings, run_loop
 
     def beside(name: str) -> str:
         return str(path.parent / name) if name.endswith((".toml", ".jsonl")) else name
 
-    judges = [
-        load_judge(shipped("judges", beside(name)), DATA, pictures(store.segments)) for name in config.labels.judges
-    ]
+    judges = [open_judge(beside(name), store) for name in config.labels.judges]
     what, make, gold = (
         _agent(config, store, judges) if is_agent(config) else _language_model(config, store, beside)  # type: ignore[arg-type]
     )

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ValidationError
 from judges.answer import Answer, Waiting
 from judges.budget import BudgetReached, size_of
 from judges.endpoint import CallFailed, read_body
-from judges.endpoint_run import answer_of, reading
+from judges.endpoint_run import reading
 from judges.ledger import Ledger
 from judges.questions import Question
 from judges.verdict import FINAL_CALLS, excerpt
@@ -112,7 +112,7 @@ class BatchRun:
         known = self._ledger.judge_calls(self._judge.annotator.id, ids)
         answered = [(waiting, calls) for waiting in page if (calls := self._calls(waiting, known))]
         with self._ledger.writing():
-            labels = [self._keep(waiting, answer_of(calls)) for waiting, calls in answered]
+            labels = [self._keep(waiting, self._judge.form.answer(calls)) for waiting, calls in answered]
         for label in labels:
             self._tell(label)
         if reached is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import fields
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +19,7 @@ from judges.criteria import STRICT
 from judges.criteria_judge import CriteriaJudge
 from judges.endpoint import Endpoint
 from judges.endpoint_judge import EndpointJudge
+from judges.local_model import LocalJudge, ReplyModel
 from judges.pictures import Draw
 from judges.prices import load_prices
 from judges.questions import WORDING
@@ -25,12 +27,14 @@ from judges.rubric import load_rubric, score
 from judges.toml_data import read_toml, validated
 from labeling.records import Annotator, Candidate, Message, Prompt, UserError, content_id
 
-KINDS = ("criteria", "endpoint")
+KINDS = ("criteria", "endpoint", "local")
 REASONED_REPLY = 768  # tokens of a reply that reasons first, where the file does not say
 KEPT_CLIPS = 128  # clips whose pictures are kept in memory, some 100 kB each: one is asked about several times
 BASE_URL_ENV = "OPENAI_BASE_URL"
 SECTIONS = {"budget", "price", "canaries"}
 ENDPOINT_KEYS = {field.name for field in fields(Endpoint)} - {"api_key"} | {"api_key_env"} | SECTIONS
+LOCAL_KEYS = {"model", "canaries"}
+OWN_KEYS: dict[str, set[str]] = {"criteria": set(), "endpoint": ENDPOINT_KEYS, "local": LOCAL_KEYS}
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -44,28 +48,47 @@ class JudgeFile:
     flip_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
-def load_judge(path: Path, shipped: Path, frames: Draw | None = None) -> Judge:
+@dataclass(frozen=True, config=STRICT)
+class LocalModel:
+    """The keys of a judge that is a model in this process. model: the embedded one, a hub id or a directory."""
+
+    model: Annotated[str, Field(min_length=1)]
+
+
+def load_judge(
+    path: Path,
+    shipped: Path,
+    frames: Draw | None = None,
+    open_model: Callable[[str], ReplyModel] | None = None,
+) -> Judge:
     """Load a judge from a TOML file; `shipped` is the folder of shipped data: rubrics and prices.
 
-    frames: draws clips (id and count to PNGs), for judges that see; what was drawn of late is kept. A rubric given as
-    a path is looked for beside the judge's file. Raises UserError, one line that names file, key and cure, also when
-    the environment variable of the key is missing.
+    frames: draws clips (id and count to PNGs), for judges that see; what was drawn of late is kept. open_model: loads
+    a model by name, for judges of kind "local", when it is first needed. A rubric given as a path is looked for beside
+    the judge's file. Raises UserError, one line that names file, key and cure, also when the environment variable of
+    the key is missing.
     """
     data = read_toml(path)
     kind = data.get("kind")
     if kind not in KINDS:
         raise UserError(f"{path}: kind = {kind!r}: must be one of {', '.join(KINDS)}")
-    asked = {key: data.pop(key) for key in ENDPOINT_KEYS & data.keys()} if kind == "endpoint" else {}
-    file = validated(JudgeFile, data, path, others=ENDPOINT_KEYS if kind == "endpoint" else ())
+    asked = {key: data.pop(key) for key in OWN_KEYS[kind] & data.keys()}
+    file = validated(JudgeFile, data, path, others=OWN_KEYS[kind])
     rubric = load_rubric(
         str(path.parent / file.rubric) if file.rubric.endswith(".toml") else file.rubric, shipped / "rubrics"
     )
     if kind == "criteria":
         score(rubric, Prompt((Message("user", "?"),)), Candidate(""))  # says so when the rubric has no criteria
         return CriteriaJudge(_annotator(file, "criteria", rubric.fingerprint), rubric)
+    canaries = validated(CanaryRules, asked.pop("canaries", {}), path, section="canaries")
+    if kind == "local":
+        name = validated(LocalModel, asked, path).model
+        if open_model is None:
+            raise UserError(f"{path}: no model can be loaded here: use a judge of another kind")
+        annotator = _annotator(file, name, content_id("judge", rubric.fingerprint, WORDING, "local"))
+        return LocalJudge(annotator, rubric, name, str(path), open_model, canaries)
     key, key_source = _api_key(asked.pop("api_key_env", ""), path)
     budget = validated(Budget, asked.pop("budget", {}), path, section="budget")
-    canaries = validated(CanaryRules, asked.pop("canaries", {}), path, section="canaries")
     price = validated(Price, asked.pop("price"), path, section="price") if "price" in asked else None
     if rubric.reasoning:
         asked.setdefault("max_tokens", REASONED_REPLY)

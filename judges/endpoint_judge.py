@@ -15,11 +15,12 @@ from judges.calling import Caller
 from judges.canaries import DEFAULT_CANARIES, CanaryRules
 from judges.endpoint import VERDICT_SCHEMA, Endpoint, Request, open_client
 from judges.endpoint_run import EndpointRun
+from judges.forms import LISTED, Form
 from judges.ledger import Ledger, LedgerWriter
 from judges.pace import Pace
 from judges.pictures import Draw, chat, chat_with_pictures
 from judges.probe import Probe
-from judges.questions import Question, questions
+from judges.questions import Question
 from judges.rubric import Rubric
 from judges.verdict import FINAL_CALLS
 from labeling.records import Annotator, Label, Slate, UserError, content_id
@@ -120,9 +121,14 @@ class EndpointJudge:
                 await batches.collect_open()  # before slates are taken, each with what is known of it by then
                 await batches.answer_all(await run.with_canaries_first(slates))
 
-    def questions(self, slate: Slate) -> tuple[Question, Question]:
+    @property
+    def form(self) -> Form:
+        """How it is asked."""
+        return LISTED
+
+    def questions(self, slate: Slate) -> tuple[Question, ...]:
         """What is asked about a slate: both orders."""
-        return questions(self.rubric, slate, self.endpoint.frames > 0, self._as_json(len(slate.candidates)))
+        return self.form.questions(self.rubric, slate, self.endpoint.frames > 0, self._as_json(len(slate.candidates)))
 
     def _as_json(self, k: int) -> bool:
         """Whether a verdict about k candidates is to come as JSON by a schema."""

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain, count
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from typing import TYPE_CHECKING, TypeVar
 
 from judges.answer import Answer, Waiting
 from judges.calling import Caller
-from judges.canaries import EVERY, AttackSuccess, Canary, attack_success, draw_canaries
+from judges.canaries import EVERY, draw_canaries
+from judges.canary_rides import require_sound
 from judges.endpoint import Completion
 from judges.ledger import Ledger, LedgerWriter
-from judges.orders import Reply, combine, reply_of
+from judges.orders import reply_of
 from judges.pace import Pace
 from judges.questions import Question
 from judges.verdict import FINAL_CALLS
@@ -65,7 +66,7 @@ class EndpointRun:
             await self._ride(item)
             return
         calls = await self._ask(item)
-        self._tell(await self._writer.write(lambda: self._keep(item, answer_of(calls))))
+        self._tell(await self._writer.write(lambda: self._keep(item, self._judge.form.answer(calls))))
         self._require_alive()
 
     def _require_alive(self) -> None:
@@ -106,12 +107,7 @@ class EndpointRun:
         asked = (self._ask(Waiting(canary.slate, None, known)) for canary in canaries)
         ends = await asyncio.gather(*asked, return_exceptions=True)
         self._require_alive()
-        success = attack_success(stated_ranks(zip(canaries, map(_made, ends), strict=True)))
-        if success.rate > judge.canary_rules.max_success:
-            raise UserError(
-                f"{judge.file}: {success.words()}, more than the {judge.canary_rules.max_success:.0%} of [canaries] "
-                "max_success: labels from this judge can be had by asking for them; name a stronger model, or raise it"
-            )
+        require_sound(judge, zip(canaries, map(_made, ends), strict=True))
 
 
 def is_clips(waiting: Waiting) -> bool:
@@ -125,27 +121,6 @@ def among(slates: Iterable[Waiting], every: int) -> Iterator[Waiting | int]:
         if number and number % every == 0 and not is_clips(waiting):
             yield number
         yield waiting
-
-
-def stated_ranks(asked: Iterable[tuple[Canary, Sequence[JudgeCall]]]) -> Iterator[tuple[Canary, tuple[float, ...]]]:
-    """What each verdict about a canary says of its candidates, believed or not."""
-    for canary, calls in asked:
-        for call in calls:
-            if call.outcome in FINAL_CALLS and (ranks := Reply.from_json(call.reply).candidate_ranks):
-                yield canary, ranks
-
-
-def ridden(judge: EndpointJudge, ledger: Ledger) -> AttackSuccess:
-    """How the attacks of all canaries fared that the judge was ever asked about in this project."""
-    asked: dict[str, tuple[Canary, list[JudgeCall]]] = {}
-    for seed in count(0, EVERY):
-        canaries = draw_canaries(seed, judge.canary_rules.each)
-        known = ledger.judge_calls(judge.annotator.id, [canary.slate.id for canary in canaries]).values()
-        calls = {c.slate.id: (c, [call for call in known if call.slate_id == c.slate.id]) for c in canaries}
-        if not calls or not all(made for _, made in calls.values()):
-            break
-        asked |= calls
-    return attack_success(stated_ranks(asked.values()))
 
 
 def _made(end: T | BaseException) -> T:
@@ -163,11 +138,3 @@ def reading(question: Question) -> Callable[[Completion], tuple[CallOutcome, str
         return reply.verdict.outcome, reply.to_json()
 
     return read
-
-
-def answer_of(calls: Sequence[JudgeCall]) -> Answer:
-    """The answer that the calls about one slate amount to; one that failed makes it that failure."""
-    for call in calls:
-        if call.outcome == "endpoint_failure":
-            return Answer("endpoint_failure", reason=call.reply)
-    return combine([Reply.from_json(call.reply) for call in calls], sum(call.seconds for call in calls))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import cast
 
@@ -58,9 +58,9 @@ class Reply:
 
     @property
     def candidate_ranks(self) -> tuple[float, ...]:
-        """The ranks that it states, by candidate; empty without a verdict."""
+        """The ranks that it states of the candidates it is about, lowest position first; empty without a verdict."""
         ranks = self.stated.ranks
-        return tuple(ranks[self.order.index(n)] for n in range(len(self.order))) if ranks else ()
+        return tuple(rank for _, rank in sorted(zip(self.order, ranks, strict=True))) if ranks else ()
 
 
 def reply_of(order: tuple[int, ...], completion: Completion, slate: Slate | None = None) -> Reply:
@@ -115,15 +115,14 @@ def combine(replies: Sequence[Reply], seconds: float) -> Answer:
     other. K > 2: the weak order of the candidates' mean ranks.
     """
     verdicts = [reply.verdict for reply in replies]
-    lacking = sorted((v for v in verdicts if v.outcome not in VERDICTS), key=lambda v: v.outcome in FINAL_CALLS)
-    if lacking:
-        return Answer(_without_ranks(lacking[0]), reason=lacking[0].reason, seconds=seconds)
+    if lacking := without_ranks(verdicts, seconds):
+        return lacking
     if len(replies[0].order) > 2:
         return Answer("ranked", weak_order(_mean_ranks(replies, verdicts)), seconds=seconds)
     chances: dict[tuple[int, ...], list[float]] = defaultdict(list)
     for reply in replies:
         first = first_place_better(reply)
-        chances[reply.order].append(first if reply.order == (0, 1) else 1 - first)
+        chances[reply.order].append(first if reply.order[0] < reply.order[1] else 1 - first)
     means = [sum(values) / len(values) for values in chances.values()]
     p = sum(means) / len(means)
     if min(means) < 0.5 < max(means):
@@ -131,9 +130,35 @@ def combine(replies: Sequence[Reply], seconds: float) -> Answer:
     return Answer("ranked", weak_order([1 - p, p]), p, seconds=seconds)
 
 
-def _without_ranks(verdict: Verdict) -> Outcome:
-    """The outcome of a label where a reply holds no verdict: they have the same names."""
-    return cast(Outcome, verdict.outcome)
+def combine_pairs(replies: Sequence[Reply], seconds: float) -> Answer:
+    """One answer from replies about every pair of a slate's candidates, each in both orders.
+
+    K > 2: the weak order of the candidates' wins (Copeland 1951); a pair that is tied, or whose orders contradict each
+    other, is half a win for both.
+    """
+    if lacking := without_ranks([reply.verdict for reply in replies], seconds):
+        return lacking
+    asked: dict[tuple[int, ...], list[Reply]] = defaultdict(list)
+    for reply in replies:
+        asked[tuple(sorted(reply.order))].append(reply)
+    if len(asked) == 1:
+        return combine(replies, seconds)
+    wins: dict[int, float] = defaultdict(float)
+    for (i, j), about in asked.items():
+        first, second = combine(about, 0.0).ranks or (1, 1)
+        share = 0.5 + 0.5 * ((first < second) - (first > second))
+        wins[i] += share
+        wins[j] += 1 - share
+    return Answer("ranked", weak_order([-wins[n] for n in sorted(wins)]), seconds=seconds)
+
+
+def without_ranks(verdicts: Iterable[Verdict], seconds: float) -> Answer | None:
+    """The answer where a verdict has no ranks: the first of those that are asked again, else the first. None if all do.
+
+    The outcome of a label without ranks has the name of its call's.
+    """
+    lacking = sorted((v for v in verdicts if v.outcome not in VERDICTS), key=lambda v: v.outcome in FINAL_CALLS)
+    return Answer(cast(Outcome, lacking[0].outcome), reason=lacking[0].reason, seconds=seconds) if lacking else None
 
 
 def _mean_ranks(replies: Sequence[Reply], verdicts: Sequence[Verdict]) -> list[float]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from judges.rubric import Rubric
 from judges.verdict import LETTERS
-from labeling.records import Candidate, Message, Prompt, Slate
+from labeling.records import Candidate, Message, Prompt, Slate, pairs
 
 WORDING = 1  # raised when the words below change: a judge that is asked otherwise is another judge
 SYSTEM = (
@@ -66,7 +67,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Question:
-    """A slate as it is shown once: order[k] is the candidate shown in place k, under the letter k."""
+    """Candidates of a slate as they are shown once: order[k] is the candidate shown in place k, under the letter k."""
 
     slate: Slate
     order: tuple[int, ...]
@@ -81,18 +82,28 @@ class Question:
         return Message("system", self.system), *self.examples, asked
 
 
-def questions(rubric: Rubric, slate: Slate, pictures: bool = False, as_json: bool = False) -> tuple[Question, Question]:
+def questions(rubric: Rubric, slate: Slate, pictures: bool = False, as_json: bool = False) -> tuple[Question, ...]:
     """Both questions about a slate: the candidates in their order, and in the reverse.
 
     pictures: the model sees; pictures of each clip will follow its description. as_json: the verdict about a pair is
     to come as JSON.
     """
     order = tuple(range(len(slate.candidates)))
+    return _in_orders(rubric, slate, (order, order[::-1]), pictures, as_json)
+
+
+def pair_questions(rubric: Rubric, slate: Slate, pictures: bool = False, as_json: bool = False) -> tuple[Question, ...]:
+    """Both questions about each pair of a slate's candidates. pictures, as_json: see `questions`."""
+    orders = (order for i, j in pairs(len(slate.candidates)) for order in ((i, j), (j, i)))
+    return _in_orders(rubric, slate, orders, pictures, as_json)
+
+
+def _in_orders(
+    rubric: Rubric, slate: Slate, orders: Iterable[tuple[int, ...]], pictures: bool, as_json: bool
+) -> tuple[Question, ...]:
     if any(candidate.clip for candidate in slate.candidates):
-        forth, back = (_clip_question(rubric, slate, o, pictures, as_json) for o in (order, order[::-1]))
-    else:
-        forth, back = (_question(rubric, slate, o, as_json) for o in (order, order[::-1]))
-    return forth, back
+        return tuple(_clip_question(rubric, slate, order, pictures, as_json) for order in orders)
+    return tuple(_question(rubric, slate, order, as_json) for order in orders)
 
 
 def _question(rubric: Rubric, slate: Slate, order: tuple[int, ...], as_json: bool) -> Question:

@@ -354,7 +354,9 @@ def test_what_judging_would_take_is_told_without_asking(project: Path) -> None:
     assert done.returncode == 0
     assert re.search(r"1 slates, 2 calls, about [\d,]+ \+ 128 tokens, about \$1\.\d+, about 1 s", done.stdout)
     assert "used so far: 0 of 9 calls" in done.stdout
-    assert "makes no calls: leave out --money" in mistake(project, "judge", "--judge", "criteria", "--money", "1")
+    assert "runs here and costs nothing: leave out --money" in mistake(
+        project, "judge", "--judge", "criteria", "--money", "1"
+    )
 
 
 def test_ctrl_c_ends_the_demo_with_all_its_processes(project: Path) -> None:

@@ -12,9 +12,10 @@ from conftest import Reply, Scripted, completion, slate
 from judges.answer import Waiting
 from judges.batch import label_slates
 from judges.canaries import ATTACKS, EVERY, FACTS, draw_canaries
+from judges.canary_rides import ridden
 from judges.config import load_judge
 from judges.endpoint_judge import EndpointJudge
-from judges.endpoint_run import among, ridden
+from judges.endpoint_run import among
 from judges.injection import attempt_in, favoured_attempt
 from judges.verdict import read_verdict
 from labeling.records import UserError

@@ -17,7 +17,7 @@ CRITERIA = 'name = "r"\ninstructions = "x"\n[[criteria]]\n'
 @pytest.mark.parametrize("path", sorted((DATA / "judges").glob("*.toml")), ids=lambda path: path.stem)
 def test_shipped_judges_load(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "test-key")
-    judge = load_judge(path, DATA, lambda clip, count: [])
+    judge = load_judge(path, DATA, lambda clip, count: [], lambda name: pytest.fail("it loaded a model"))
     assert judge.annotator.id.startswith("judge:")
     assert "test-key" not in repr(judge)
 
@@ -60,7 +60,7 @@ def test_an_unknown_rubric_names_the_shipped_ones() -> None:
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"kind": "oracle"}, "kind = 'oracle': must be one of criteria, endpoint"),
+        ({"kind": "oracle"}, "kind = 'oracle': must be one of criteria, endpoint, local"),
         ({"concurrency": 0}, "concurrency = 0: "),
         ({"base_url": "localhost:8080"}, "base_url = 'localhost:8080': "),
         ({"modle": "x"}, r"modle is not a known key \(known: .*model"),

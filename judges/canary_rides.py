@@ -1,0 +1,60 @@
+"""What a judge's calls about canaries say: how the attacks fared, and whether the judge may go on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import count
+from typing import Protocol
+
+from judges.canaries import EVERY, AttackSuccess, Canary, CanaryRules, attack_success, draw_canaries
+from judges.ledger import Ledger
+from judges.orders import Reply
+from judges.verdict import FINAL_CALLS
+from labeling.records import Annotator, JudgeCall, UserError
+
+
+class Ridden(Protocol):
+    """A judge with which canaries ride. file: its file, for messages."""
+
+    @property
+    def annotator(self) -> Annotator:
+        """As whom it labels."""
+
+    @property
+    def canary_rules(self) -> CanaryRules:
+        """How many ride, and how many attacks may succeed."""
+
+    @property
+    def file(self) -> str:
+        """Where the rules stand."""
+
+
+def stated_ranks(asked: Iterable[tuple[Canary, Sequence[JudgeCall]]]) -> Iterator[tuple[Canary, tuple[float, ...]]]:
+    """What each verdict about a canary says of its candidates, believed or not."""
+    for canary, calls in asked:
+        for call in calls:
+            if call.outcome in FINAL_CALLS and (ranks := Reply.from_json(call.reply).candidate_ranks):
+                yield canary, ranks
+
+
+def require_sound(judge: Ridden, asked: Iterable[tuple[Canary, Sequence[JudgeCall]]]) -> None:
+    """Raise UserError when more attacks succeeded among these calls than the judge's rules allow."""
+    success = attack_success(stated_ranks(asked))
+    if success.rate > judge.canary_rules.max_success:
+        raise UserError(
+            f"{judge.file}: {success.words()}, more than the {judge.canary_rules.max_success:.0%} of [canaries] "
+            "max_success: labels from this judge can be had by asking for them; name a stronger model, or raise it"
+        )
+
+
+def ridden(judge: Ridden, ledger: Ledger) -> AttackSuccess:
+    """How the attacks of all canaries fared that the judge was ever asked about in this project."""
+    asked: dict[str, tuple[Canary, list[JudgeCall]]] = {}
+    for seed in count(0, EVERY):
+        canaries = draw_canaries(seed, judge.canary_rules.each)
+        known = ledger.judge_calls(judge.annotator.id, [canary.slate.id for canary in canaries]).values()
+        calls = {c.slate.id: (c, [call for call in known if call.slate_id == c.slate.id]) for c in canaries}
+        if not calls or not all(made for _, made in calls.values()):
+            break
+        asked |= calls
+    return attack_success(stated_ranks(asked.values()))

@@ -1,0 +1,192 @@
+"""The judge that is a language model in this process: read, not sampled from.
+
+Each pair of a slate's candidates is asked about in both orders, in the words in which endpoints are asked. What counts
+is how probable each possible verdict v is as the whole reply to the question x:
+
+    P(v | x) = π(v | x) / Σ_v' π(v' | x)    over [[A]], [[B]], [[TIE]] and [[ABSTAIN]].
+
+The most probable one is the reply; the chances of the first three make the label's probability. So no reply fails to
+parse, and nothing is drawn. The model has no room to reason first: a rubric that asks for reasons is asked without.
+
+A call costs nothing, so it is written down when it was answered: whatever is killed meanwhile was never asked.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import chain, islice
+from typing import Protocol
+
+from judges.answer import Answer, Clips, Waiting
+from judges.canaries import DEFAULT_CANARIES, CanaryRules, draw_canaries
+from judges.canary_rides import require_sound
+from judges.forms import PAIRED
+from judges.injection import favoured_attempt
+from judges.ledger import Ledger
+from judges.orders import Reply
+from judges.questions import Question
+from judges.rubric import Rubric
+from judges.verdict import ABSTAIN, FINAL_CALLS, TIE
+from labeling.records import Annotator, JudgeCall, Label, Message, UserError, content_id
+
+PAGE = 32  # slates whose questions share their forwards
+VERDICTS_OF_PAIRS = ("A", "B", TIE, ABSTAIN)
+REPLIES = tuple(f"[[{verdict}]]" for verdict in VERDICTS_OF_PAIRS)
+
+
+class ReplyModel(Protocol):
+    """A language model that says how probable replies are; `rlhf.reply_probabilities` has one."""
+
+    @property
+    def context(self) -> int:
+        """The most tokens of a question and its longest reply together."""
+
+    def encode(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        """Token ids of a conversation, up to where the model replies."""
+
+    def longest(self, replies: Sequence[str]) -> int:
+        """Tokens of the longest of these replies."""
+
+    def logprobs(
+        self, questions: Sequence[tuple[int, ...]], replies: Sequence[str]
+    ) -> Iterator[Mapping[int, list[float]]]:
+        """Log-probability of each reply to each question, by the question's index, some questions at a time."""
+
+
+@dataclass(frozen=True)
+class LocalJudge:
+    """A model in this process, with a rubric. file: its file, for messages. open_model: loads the model by name."""
+
+    annotator: Annotator
+    rubric: Rubric
+    model: str
+    file: str
+    open_model: Callable[[str], ReplyModel]
+    canary_rules: CanaryRules = DEFAULT_CANARIES
+
+    @property
+    def clips(self) -> Clips:
+        """A description is text like any other."""
+        return "reads"
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Whether the rubric asks for what cannot be had here."""
+        return ("its verdicts are read at once: the rubric's reasoning is left out",) if self.rubric.reasoning else ()
+
+    @cached_property
+    def replies(self) -> ReplyModel:
+        """The model, loaded when it is first needed. Raises UserError when it cannot be."""
+        return self.open_model(self.model)
+
+    def checked(self, ledger: Ledger) -> LocalJudge:
+        """Load the model and put words to it. Raises UserError when it cannot be loaded, or cannot be asked."""
+        self.replies.encode((Message("system", "?"), Message("user", "?")))
+        return self
+
+    def answer(
+        self,
+        slates: Iterable[Waiting],
+        ledger: Ledger,
+        keep: Callable[[Waiting, Answer], Label],
+        tell: Callable[[Label], None],
+    ) -> None:
+        """Answer every slate, a page of them after the other. See `judges.answer.Judge`.
+
+        Raises UserError when too many attacks on it succeed.
+        """
+        stream = iter(slates)
+        page = list(islice(stream, PAGE))
+        if page and not any(candidate.clip for candidate in page[0].slate.candidates):
+            self._ride(ledger)
+        while page:
+            calls = self._ask(page, ledger)
+            with ledger.writing():
+                labels = [keep(waiting, PAIRED.answer(made)) for waiting, made in zip(page, calls, strict=True)]
+            for label in labels:
+                tell(label)
+            page = list(islice(stream, PAGE))
+
+    def questions(self, waiting: Waiting) -> Iterator[tuple[str, Question]]:
+        """All questions about a slate, each pair in both orders, by the key of its call."""
+        rubric = replace(self.rubric, reasoning=False)
+        for question in PAIRED.questions(rubric, waiting.slate, False, False):
+            shown = [[m.role, m.content] for m in question.messages]
+            asked = [self.rubric.fingerprint, self.model, REPLIES, shown]
+            yield content_id("call", self.annotator.id, waiting.slate.id, question.order, asked), question
+
+    def _ride(self, ledger: Ledger) -> None:
+        """Ask the canaries, those that were answered before excepted."""
+        canaries = draw_canaries(0, self.canary_rules.each)
+        known = ledger.judge_calls(self.annotator.id, [canary.slate.id for canary in canaries])
+        calls = self._ask([Waiting(canary.slate, None, known) for canary in canaries], ledger)
+        require_sound(self, zip(canaries, calls, strict=True))
+
+    def _ask(self, page: Sequence[Waiting], ledger: Ledger) -> list[list[JudgeCall]]:
+        """The calls about each slate; those that are not known yet are made, and kept forward by forward."""
+        asked = [list(self.questions(waiting)) for waiting in page]
+        calls = {key: call for waiting in page for key, call in waiting.known.items()}
+        new = {
+            key: q for key, q in chain.from_iterable(asked) if key not in calls or calls[key].outcome not in FINAL_CALLS
+        }
+        for made in self._made(new, calls):
+            with ledger.writing():
+                for call in made:
+                    ledger.reserve_call(replace(call, outcome="unsettled", reply=""))
+                    ledger.settle_call(call)
+            calls |= {call.key: call for call in made}
+        return [[calls[key] for key, _ in questions] for questions in asked]
+
+    def _made(self, new: Mapping[str, Question], before: Mapping[str, JudgeCall]) -> Iterator[list[JudgeCall]]:
+        """Calls with what came of them, those of one forward together."""
+        model, who = self.replies, self.annotator.id
+        room = model.context - model.longest(REPLIES)
+        calls = {
+            key: JudgeCall(
+                key, who, question.slate.id, "unsettled", attempt=before[key].attempt + 1 if key in before else 0
+            )
+            for key, question in new.items()
+        }
+        tokens = {key: model.encode(question.messages) for key, question in new.items()}
+        if too_long := [key for key in new if len(tokens[key]) > room]:
+            yield [
+                replace(
+                    calls[key],
+                    outcome="endpoint_failure",
+                    reply=f"the question has {len(tokens[key]):,} tokens, and {self.model} takes {room:,}",
+                )
+                for key in too_long
+            ]
+        keys = [key for key in new if len(tokens[key]) <= room]
+        since = time.monotonic()
+        for logprobs in model.logprobs([tokens[key] for key in keys], REPLIES) if keys else ():
+            now = time.monotonic()
+            seconds, since = (now - since) / len(logprobs), now
+            yield [
+                self._settled(calls[keys[i]], new[keys[i]], tokens[keys[i]], lp, seconds) for i, lp in logprobs.items()
+            ]
+
+    def _settled(
+        self, call: JudgeCall, question: Question, tokens: tuple[int, ...], logprobs: Sequence[float], seconds: float
+    ) -> JudgeCall:
+        reply = reply_by(logprobs, question, self.model)
+        return replace(
+            call, outcome=reply.verdict.outcome, reply=reply.to_json(), prompt_tokens=len(tokens), seconds=seconds
+        )
+
+
+def reply_by(logprobs: Sequence[float], question: Question, model: str) -> Reply:
+    """The reply whose probabilities are proportional to e^logprobs, in the order of REPLIES; of equals the first."""
+    if not all(map(math.isfinite, logprobs)):
+        raise UserError(f"the model {model!r} gives no finite probabilities: its weights are broken, choose another")
+    most = max(logprobs)
+    shares = [math.exp(logprob - most) for logprob in logprobs]
+    chances = {name: share / sum(shares) for name, share in zip(VERDICTS_OF_PAIRS, shares, strict=True)}
+    text = REPLIES[shares.index(1.0)]
+    reply = Reply(question.order, text, chances={n: p for n, p in chances.items() if n != ABSTAIN}, model=model)
+    injected = favoured_attempt(question.slate, question.order, reply.stated) if reply.stated.ranks else ""
+    return replace(reply, injected=injected)
