@@ -122,7 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument(
         "--figure",
-        choices=("annotators", "agreement", "judges", "reliability", "leaderboard", "progress"),
+        choices=("annotators", "agreement", "judges", "reliability", "requests", "winrates", "leaderboard", "progress"),
         default="annotators",
         help="which table (default annotators)",
     )

@@ -195,10 +195,9 @@ def asked_of_people(judge: str, store: Store) -> Iterator[str]:
     """What people are to answer of a judge's slates, why, and how much of it they did, in words."""
     from labeling.stored_requests import REASONS
 
-    ranked = store.count_ranked(judge)
     for count in store.request_counts():
         if count.judge == judge:
-            share = f"{count.asked:,} of {ranked:,} slates that it ranked ({count.asked / max(1, ranked):.1%})"
+            share = f"{count.asked:,} of {count.ranked:,} slates that it ranked ({count.share:.1%})"
             yield f"people are to answer {share}: {REASONS[count.reason]}; {count.answered:,} are answered"
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
+
+Z = 1.96
 
 
 class Interval(NamedTuple):
@@ -14,6 +17,13 @@ class Interval(NamedTuple):
     mean: float
     low: float
     high: float
+
+
+def wilson(share: float, n: float) -> Interval:
+    """The 95 % interval of a share of n independent cases (Wilson 1927)."""
+    centre, spread = share + Z * Z / (2 * n), Z * math.sqrt(share * (1 - share) / n + (Z / (2 * n)) ** 2)
+    low, high = ((centre + side * spread) / (1 + Z * Z / n) for side in (-1, 1))
+    return Interval(share, max(0.0, low), min(1.0, high))
 
 
 def bootstrap(values: ArrayLike, weights: ArrayLike | None = None, draws: int = 2000) -> Interval:

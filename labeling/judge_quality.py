@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from labeling.agreement import answers_of
+from labeling.agreement import Pair, answers_of, pair_answers
 from labeling.intervals import Interval
 from labeling.records import Annotator, Label
 from labeling.soft_labels import FITTERS, Compared, SoftLabels, fit_soft_labels
@@ -74,28 +74,31 @@ def measuring(labels: Sequence[Label], people: Collection[str], audits: Audits) 
     return [label for label in labels if label.annotator not in kept or label.slate_id in kept[label.annotator]]
 
 
+def people_say(labels: Iterable[Label], people: Collection[str]) -> dict[Pair, float]:
+    """People's mean answer to each pair, of 1, ½ or 0 each. A decision of a dispute counts alone."""
+    theirs = [label for label in labels if label.annotator in people and label.ranks is not None]
+    decided = {label.slate_id for label in theirs if label.purpose == "adjudicate"}
+    said = answers_of(label for label in theirs if label.purpose == "adjudicate" or label.slate_id not in decided)
+    return {pair: (1 + mean(sides.values())) / 2 for pair, sides in said.items()}
+
+
+def judge_says(label: Label) -> dict[Pair, tuple[int, float]]:
+    """A judge's answer to each pair of a slate, 1, 0 or −1, and its P(i better): ½ more or less where it gave none."""
+    sides = pair_answers(label.ranks)
+    given = label.probability
+    return {Pair(label.slate_id, *ij): (side, (1 + side) / 2 if given is None else given) for ij, side in sides.items()}
+
+
 def compare(
-    judge: str, labels: Iterable[Label], people: Collection[str], audit: Mapping[str, float]
+    judge: str, labels: Sequence[Label], people: Collection[str], audit: Mapping[str, float]
 ) -> tuple[list[Compared], bool]:
-    """The pairs that a judge and people answered, and whether they are its audit. A decision of a dispute counts alone.
+    """The pairs that a judge and people answered, and whether they are its audit.
 
     labels: of items whose answer is unknown. audit: propensities by slate.
     """
-    ours, theirs = [], []
-    decided = set()
-    for label in labels:
-        if label.annotator == judge:
-            ours.append(label)
-        elif label.annotator in people and label.ranks is not None:
-            theirs.append(label)
-            decided |= {label.slate_id} if label.purpose == "adjudicate" else set()
-    said = answers_of(x for x in theirs if x.purpose == "adjudicate" or x.slate_id not in decided)
-    probability = {label.slate_id: label.probability for label in ours}
-    found = []
-    for pair, side in ((pair, by[judge]) for pair, by in answers_of(ours).items() if pair in said):
-        p = probability[pair.slate_id]
-        people_mean = (1 + mean(said[pair].values())) / 2
-        found.append(Compared(pair, side, (1 + side) / 2 if p is None else p, people_mean))
+    theirs = people_say(labels, people)
+    ours = {pair: said for label in labels if label.annotator == judge for pair, said in judge_says(label).items()}
+    found = [Compared(pair, *said, theirs[pair]) for pair, said in ours.items() if pair in theirs]
     drawn = [c._replace(weight=1 / audit[c.pair.slate_id]) for c in found if c.pair.slate_id in audit]
     enough = len({c.pair.slate_id for c in drawn}) >= LEAST_AUDIT
     return (drawn, True) if enough else (found, False)

@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from statistics import median
 
 from labeling.agreement import Agreement, Pair, agreement, answers_of, cohen_kappa, pair_answers, with_others
-from labeling.intervals import Interval
+from labeling.intervals import Interval, wilson
 from labeling.judge_quality import Audits, measuring
 from labeling.records import Annotator, Label
 from labeling.reliability import LEAST_EVIDENCE, UNCHECKED, Reliability, fit_reliability
 
-Z = 1.96
 NO_AUDITS: Audits = {}
 
 
@@ -32,11 +31,7 @@ class Share:
     @property
     def interval(self) -> Interval:
         """The share with its Wilson interval; NaN without any case."""
-        n, k = self.whole, self.part
-        if n == 0:
-            return Interval(math.nan, math.nan, math.nan)
-        centre, spread = (k + Z * Z / 2) / (n + Z * Z), Z * math.sqrt(k * (n - k) / n + Z * Z / 4) / (n + Z * Z)
-        return Interval(k / n, max(0.0, centre - spread), min(1.0, centre + spread))
+        return wilson(self.part / self.whole, self.whole) if self.whole else Interval(math.nan, math.nan, math.nan)
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,22 @@ from dataclasses import dataclass
 from labeling.intervals import Interval
 from labeling.judge_quality import JudgeQuality
 from labeling.leaderboard import Standing
+from labeling.prediction_powered import WinRate
 from labeling.quality import Quality, Share
 from labeling.records import Label
 from labeling.soft_labels import FITTERS
+from labeling.stored_requests import RequestCount
 
-FIGURES = ("annotators", "agreement", "judges", "reliability", "leaderboard", "progress")
+FIGURES = (
+    "annotators",
+    "agreement",
+    "judges",
+    "reliability",
+    "requests",
+    "winrates",
+    "leaderboard",
+    "progress",
+)
 Cell = str | float | int | None
 DAY = 86400
 
@@ -111,6 +122,22 @@ def reliability(found: Iterable[JudgeQuality]) -> Table:
     columns = ("judge", "measured_on", "p", "preferred", "preferred_low", "preferred_high", "pairs")
     rows = ((q.judge, q.measured_on, b.p, *map(_finite, b.preferred), b.pairs) for q in found for b in q.bins)
     return Table(columns, tuple(rows))
+
+
+def requests(counts: Iterable[RequestCount]) -> Table:
+    """One row for each judge and reason for which people are to answer its slates."""
+    return Table(("judge", "reason", "asked", "answered", "ranked"), tuple((*count,) for count in counts))
+
+
+def winrates(found: Iterable[WinRate]) -> Table:
+    """One row for each two policies and judge: how often a beats b by the judge, by people, and by both together."""
+    columns: tuple[str, ...] = ("a", "b", "judge", "judged", "answered")
+    columns += tuple(f"{by}{end}" for by in ("by_judge", "by_people", "both") for end in ("", "_low", "_high"))
+    rows = (
+        (w.a, w.b, w.judge, w.judged, w.answered, *map(_finite, (*w.by_judge, *w.by_people, *w.both, w.power)))
+        for w in found
+    )
+    return Table((*columns, "power"), tuple(rows))
 
 
 def leaderboard(standings: Iterable[Standing]) -> Table:

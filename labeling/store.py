@@ -19,6 +19,7 @@ from labeling import quality_tables
 from labeling.assignment import REPEAT_AFTER
 from labeling.judge_quality import JudgeQuality, compare, measure_judge, soft_labels
 from labeling.leaderboard import leaderboard
+from labeling.prediction_powered import WinRate, win_rates
 from labeling.preferences import expand_all
 from labeling.quality import Quality, fitted, measure, reliabilities
 from labeling.quality_tables import Table
@@ -180,18 +181,29 @@ class Store(StoredLeases, StoredJudging, StoredRuns, StoredAccounts, StoredWebho
                 found.append(measure_judge(judge, compared, audit, method))
         return found
 
+    def win_rates(self) -> list[WinRate]:
+        """How often policies beat each other, by each judge, by people, and by both together."""
+        gold, annotators = self.gold(), self.annotators().values()
+        labels = [label for label in self.labels() if label.slate_id not in gold]
+        people, judges = ([a.id for a in annotators if a.kind == kind] for kind in ("human", "judge"))
+        return win_rates(self.slates(answered=True), labels, people, judges, self.audits())
+
     def figure(self, name: str) -> Table:
         """One of the figures of the Quality page (see `labeling.quality_tables`)."""
-        if name == "leaderboard":
-            return quality_tables.leaderboard(leaderboard(self.labeled_slates()))
-        if name == "progress":
-            kinds = {a.id: a.kind for a in self.annotators().values()}
-            return quality_tables.progress(self.labels(), self.label_times(), kinds)
-        if name in ("judges", "reliability"):
-            return {"judges": quality_tables.judges, "reliability": quality_tables.reliability}[name](
-                self.judge_quality()
-            )
-        return {"annotators": quality_tables.annotators, "agreement": quality_tables.agreement}[name](self.quality())
+        figures: dict[str, Callable[[], Table]] = {
+            "annotators": lambda: quality_tables.annotators(self.quality()),
+            "agreement": lambda: quality_tables.agreement(self.quality()),
+            "judges": lambda: quality_tables.judges(self.judge_quality()),
+            "reliability": lambda: quality_tables.reliability(self.judge_quality()),
+            "requests": lambda: quality_tables.requests(self.request_counts()),
+            "winrates": lambda: quality_tables.winrates(self.win_rates()),
+            "leaderboard": lambda: quality_tables.leaderboard(leaderboard(self.labeled_slates())),
+            "progress": lambda: quality_tables.progress(self.labels(), self.label_times(), self._kinds()),
+        }
+        return figures[name]()
+
+    def _kinds(self) -> dict[str, str]:
+        return {a.id: a.kind for a in self.annotators().values()}
 
     # What people are given, and what they answer
 

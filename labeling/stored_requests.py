@@ -29,12 +29,18 @@ REASONS: dict[RequestReason, str] = {
 
 
 class RequestCount(NamedTuple):
-    """Of one judge and reason: slates that people are to answer, and how many they did."""
+    """Of one judge and reason: slates that people are to answer, how many they did, and how many the judge ranked."""
 
     judge: str
     reason: RequestReason
     asked: int
     answered: int
+    ranked: int
+
+    @property
+    def share(self) -> float:
+        """What people are to answer of what the judge ranked."""
+        return self.asked / max(1, self.ranked)
 
 
 class StoredRequests(StoredQuality):
@@ -82,7 +88,8 @@ class StoredRequests(StoredQuality):
             f"SELECT judge, reason, count(*) AS asked, coalesce(sum({ANSWERED}), 0) AS answered FROM human_request "
             "GROUP BY judge, reason ORDER BY judge, reason"
         )
-        return [RequestCount(**row) for row in rows]
+        ranked = {judge: self.count_ranked(judge) for judge in {row["judge"] for row in rows}}
+        return [RequestCount(**row, ranked=ranked[row["judge"]]) for row in rows]
 
     def ranked_slates(self, annotator: str) -> Iterator[Slate]:
         """Slates that an annotator ranked and whose answer nobody knows beforehand, oldest first, page by page."""

@@ -72,7 +72,7 @@ def test_an_audit_is_a_share_of_what_was_ranked_the_same_every_time(store: Store
     store.request_people(audit(JUDGE, 0.05, store))  # a smaller share later takes nothing back
     assert {r.propensity for r in store.human_requests(JUDGE)} == {0.2}
     assert len(store.human_requests(JUDGE)) == len(large)
-    assert store.request_counts() == [RequestCount(JUDGE, "audit", len(large), 0)]
+    assert store.request_counts() == [RequestCount(JUDGE, "audit", len(large), 0, 300)]
 
 
 def test_the_most_doubtful_are_routed_within_the_budget_each_with_its_reasons(store: Store) -> None:

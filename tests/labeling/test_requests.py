@@ -50,9 +50,9 @@ def test_requests_come_first_in_their_places_and_nobody_sees_which_they_are(stor
     assert not any(word in str(replies) for word in ("judge", "audit", "margin"))
     assert {label.purpose for label in store.labels(annotator="human:ann")} == {"teach"}
     assert store.request_counts() == [
-        RequestCount(JUDGE, "audit", 3, 3),
-        RequestCount(JUDGE, "margin", 1, 1),
-        RequestCount(JUDGE, "orders", 1, 1),
+        RequestCount(JUDGE, "audit", 3, 3, 7),
+        RequestCount(JUDGE, "margin", 1, 1, 7),
+        RequestCount(JUDGE, "orders", 1, 1, 7),
     ]
 
 
@@ -61,5 +61,5 @@ def test_what_somebody_answered_is_not_asked_again(store: Store) -> None:
     store.add_labels([Label(slate(3).id, "human:bob", "skip", "bob")])
     store.request_people([HumanRequest(slate(n).id, JUDGE, "audit", 0.1 * n, 0.5) for n in (3, 4)])
     assert work(store, 2)[0] == [slate(4).id, slate(7).id]
-    assert store.request_counts() == [RequestCount(JUDGE, "audit", 2, 2)]
+    assert store.request_counts() == [RequestCount(JUDGE, "audit", 2, 2, 7)]
     assert store.answered_by_people([slate(n).id for n in range(5)]) == {slate(3).id, slate(4).id}
