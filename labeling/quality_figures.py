@@ -1,4 +1,4 @@
-"""Two figures of the Quality page as SVG text: values with their intervals, row by row, and labels by day."""
+"""The figures of the Quality page as SVG text: values with their intervals, reliability, and labels by day."""
 
 from __future__ import annotations
 
@@ -40,6 +40,35 @@ def interval_chart(rows: Sequence[tuple[str, Interval, str]], reference: float, 
             f'<path class="whisker gold" d="M{x(share.low):.1f} {y:.1f}H{x(share.high):.1f}"/>'
             f'<circle class="dot gold" cx="{x(share.mean):.1f}" cy="{y:.1f}" r="4"/>'
             f'<text class="remark" x="{WIDTH - VALUES + 10}" y="{y + 4:.1f}">{escape(remark)}</text></g>'
+        )
+    return "".join([*parts, "</svg>"])
+
+
+def reliability_chart(points: Sequence[tuple[float, Interval, str]], judge: str) -> str:
+    """A dot with its interval for each (p from ½ to 1, share of people, remark); a dashed line where p is the share."""
+
+    def x(p: float) -> float:
+        return LEFT + (WIDTH - LEFT - 12) * (2 * p - 1)
+
+    def y(share: float) -> float:
+        return (BARS - AXIS - 6) * (1 - share) + 6
+
+    label = escape(f"Reliability of {judge}")
+    parts = [f'<svg class="chart" viewBox="0 0 {WIDTH} {BARS}" role="img" aria-label="{label}">']
+    for tick in (0, 0.5, 1):
+        parts.append(f'<path class="grid" d="M{LEFT} {y(tick):.1f}H{WIDTH}"/>')
+        parts.append(f'<text class="tick y" x="{LEFT - 6}" y="{y(tick) + 4:.1f}">{100 * tick:.0f} %</text>')
+    for tick in (0.5, 0.75, 1):
+        parts.append(f'<text class="tick x" x="{x(tick):.1f}" y="{BARS - 4}">{100 * tick:.0f} %</text>')
+    parts.append(f'<path class="reference" d="M{x(0.5):.1f} {y(0.5):.1f}L{x(1):.1f} {y(1):.1f}"/>')
+    for p, share, remark in points:
+        told = (
+            f"p = {p:.2f}: people {100 * share.mean:.0f} % (95 % CI {100 * share.low:.0f} to {100 * share.high:.0f} %)"
+        )
+        parts.append(
+            f'<g class="point"><title>{escape(f"{told}; {remark}")}</title>'
+            f'<path class="whisker gold" d="M{x(p):.1f} {y(share.low):.1f}V{y(share.high):.1f}"/>'
+            f'<circle class="dot gold" cx="{x(p):.1f}" cy="{y(share.mean):.1f}" r="4"/></g>'
         )
     return "".join([*parts, "</svg>"])
 

@@ -32,7 +32,7 @@ def summary(quality: Quality, progress: Table) -> str:
         for kind, value, what in boxes
     )
     decide = '<p><a href="/label?queue=disputed">Decide them</a></p>' if quality.disputed else ""
-    body = f'<div class="counts">{cells}</div>{decide}{_files("agreement")}'
+    body = f'<div class="counts">{cells}</div>{decide}{files("agreement")}'
     return f'<section class="card"><h3>Agreement</h3>{body}</section>'
 
 
@@ -48,7 +48,7 @@ def _progress(table: Table) -> str:
     """Labels by day."""
     return (
         f'<section class="card plot"><h3>Labels by day</h3>{day_chart(table)}'
-        f'<p class="note">people, judges and simulated annotators, from dark to light</p>{_files("progress")}</section>'
+        f'<p class="note">people, judges and simulated annotators, from dark to light</p>{files("progress")}</section>'
     )
 
 
@@ -75,7 +75,7 @@ def _standings(found: Sequence[Standing]) -> str:
     note = "share of comparisons that a policy would win against the others (Bradley–Terry)"
     if not rows:
         note = "policies are compared where a slate holds answers of two"
-    body = f'{chart}<p class="note">{note}</p>{_files("leaderboard")}'
+    body = f'{chart}<p class="note">{note}</p>{files("leaderboard")}'
     return f'<section class="card plot"><h3>Policies</h3>{body}</section>'
 
 
@@ -103,7 +103,7 @@ def annotators(quality: Quality) -> str:
     )
     return (
         f'<section class="card"><h3>Annotators</h3><div class="scroll"><table><thead><tr>{head}</tr></thead>'
-        f'<tbody>{rows}</tbody></table></div><p class="note">{note}</p>{_files("annotators")}</section>'
+        f'<tbody>{rows}</tbody></table></div><p class="note">{note}</p>{files("annotators")}</section>'
     )
 
 
@@ -136,5 +136,6 @@ def _percent(x: float) -> str:
     return f"{100 * x:.0f} %"
 
 
-def _files(figure: str) -> str:
+def files(figure: str) -> str:
+    """A link to a figure's file."""
     return f'<p class="files"><a href="/api/quality/{figure}/csv" download>CSV</a></p>'

@@ -88,14 +88,15 @@ class StoredRuns(ProjectDatabase):
         )
         return [HumanLabel(**{**row, "ours": bool(row["ours"])}) for row in rows]
 
-    def label_marks(self) -> tuple[int, int, int]:
-        """Counters that move when a label is added, a fit is recorded, an annotator revoked or restored.
+    def label_marks(self) -> tuple[int, ...]:
+        """Counters that move when a label is added, a fit is recorded, an annotator revoked or restored, people asked.
 
         They are cheap to ask, to see what is new.
         """
         row = self.rows(
             "SELECT coalesce((SELECT max(seq) FROM label), 0) AS labels, "
             "coalesce((SELECT max(rowid) FROM fit_label), 0) AS fits, "
-            "(SELECT count(*) + count(lifted) FROM revocation) AS revocations"
+            "(SELECT count(*) + count(lifted) FROM revocation) AS revocations, "
+            "coalesce((SELECT max(rowid) FROM human_request), 0) AS requests"
         )[0]
-        return row["labels"], row["fits"], row["revocations"]
+        return tuple(row.values())

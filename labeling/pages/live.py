@@ -37,7 +37,7 @@ class Snapshot:
     view: RunView
     labels: tuple[HumanLabel, ...] = ()
     prompts: dict[str, str] | None = None
-    marks: tuple[int, int, int] = (-1, -1, -1)
+    marks: tuple[int, ...] = ()
 
 
 class Watch:

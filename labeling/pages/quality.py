@@ -10,13 +10,13 @@ from collections.abc import Mapping
 
 import gradio as gr
 
-from labeling import quality_panels
+from labeling import judge_panels, quality_panels
 from labeling.leaderboard import leaderboard
 from labeling.run_panels import style
 from labeling.store import Store
 
 REFRESH_SECONDS = 4.0
-PIECES = ("summary", "figures", "annotators")
+PIECES = ("summary", "figures", "judges", "annotators")
 REVOKE = """
 element.addEventListener("click", async (event) => {
   const button = event.target.closest("button[data-annotator]");
@@ -52,6 +52,7 @@ class Drawn:
                 self._pieces = {
                     "summary": quality_panels.summary(quality, progress),
                     "figures": quality_panels.figures(quality, progress, leaderboard(store.labeled_slates())),
+                    "judges": judge_panels.judges(store.judge_quality(), store.request_counts()),
                     "annotators": quality_panels.annotators(quality),
                 }
                 self._marks = marks

@@ -12,9 +12,10 @@ import pytest
 import uvicorn
 from playwright.sync_api import Dialog, Page, expect
 
-from labeling.records import Annotator, Candidate, Label, Message, Prompt, Slate
+from labeling.records import Annotator, Candidate, HumanRequest, Label, Message, Prompt, Slate
 from labeling.service import create_app
 from labeling.store import Store
+from labeling.stored_requests import REASONS
 
 SOON = 20_000  # milliseconds: several refreshes of four seconds, on a busy machine
 HOSTILE = "judge:<img src=x onerror=\"document.title='owned'\">"
@@ -75,3 +76,22 @@ def test_figures_follow_and_an_annotator_is_revoked_and_restored(page: Page, sit
     with page.expect_download() as download:
         people.get_by_role("link", name="CSV").click()
     assert download.value.suggested_filename == "annotators.csv"
+
+
+def test_judges_are_shown_beside_people_with_what_people_are_to_answer(page: Page, site: tuple[str, Store]) -> None:
+    url, store = site
+    for n in range(25):
+        compare(store, f"{n}", ("human:ann", (2, 1)), (HOSTILE, (2, 1) if n % 5 else (1, 2)))
+    page.goto(f"{url}/quality")
+    judges = page.locator("#quality-judges")
+    expect(judges).to_contain_text("25 slates that people happened to label", timeout=SOON)
+    expect(judges).to_contain_text("20 · 0 · 5")
+    [audit, *doubtful] = [HumanRequest(s.id, HOSTILE, "audit", 0.1, 0.5) for s in store.slates()]
+    store.request_people([audit, *doubtful, HumanRequest(audit.slate_id, HOSTILE, "orders", 1.5)])
+    expect(judges).to_contain_text("25 slates, drawn at random", timeout=SOON)
+    expect(judges).to_contain_text(REASONS["orders"])
+    expect(judges.get_by_role("img", name="Reliability of judge:")).to_be_visible()
+    assert page.title() != "owned"
+    with page.expect_download() as download:
+        judges.get_by_role("link", name="CSV").first.click()
+    assert download.value.suggested_filename == "judges.csv"
