@@ -14,7 +14,7 @@ from typing import Protocol
 
 from judges.batch import pages
 from judges.calibration import replies_by_slate
-from judges.orders import Reply
+from judges.reply import Reply
 from labeling.records import HumanRequest, JudgeCall, Label, RequestReason, Slate, content_id, pairs
 
 HARDLY = 0.8  # a pair counts as undecided from here on: |p − ½| of at most a tenth

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ValidationError
@@ -100,7 +100,7 @@ class BatchRun:
             ) from error
 
     async def _answer(self, page: Sequence[Waiting]) -> None:
-        asked = [(key, last, question, sample) for w in page for key, last, question, sample in self._unanswered(w)]
+        asked = list({one[0]: one for one in chain.from_iterable(map(self._unanswered, page))}.values())
         reached: BudgetReached | None = None
         while asked and reached is None:
             name = content_id("submission", self._judge.annotator.id, time.time_ns())
@@ -108,11 +108,10 @@ class BatchRun:
             asked = asked[len(lines) :]
             if lines:
                 await self._collect(name, await self._submit(name, lines))
-        ids = [waiting.slate.id for waiting in page]
-        known = self._ledger.judge_calls(self._judge.annotator.id, ids)
+        known = self._ledger.calls_by_key([key for waiting in page for key, _, _ in self._keys(waiting.slate)])
         answered = [(waiting, calls) for waiting in page if (calls := self._calls(waiting, known))]
         with self._ledger.writing():
-            labels = [self._keep(waiting, self._judge.form.answer(calls)) for waiting, calls in answered]
+            labels = [self._keep(waiting, self._judge.form.answer(waiting.slate, calls)) for waiting, calls in answered]
         for label in labels:
             self._tell(label)
         if reached is not None:
@@ -124,8 +123,10 @@ class BatchRun:
                 yield self._judge.call_key(question, sample), question, sample
 
     def _unanswered(self, waiting: Waiting) -> Iterator[tuple[str, JudgeCall | None, Question, int]]:
-        for key, question, sample in self._keys(waiting.slate):
-            last = waiting.known.get(key)
+        keys = list(self._keys(waiting.slate))
+        elsewhere = self._ledger.calls_by_key([key for key, question, _ in keys if question.scale])
+        for key, question, sample in keys:
+            last = waiting.known.get(key) or elsewhere.get(key)
             if last is None or last.outcome not in FINAL_CALLS:
                 yield key, last, question, sample
 

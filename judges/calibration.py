@@ -15,7 +15,7 @@ from typing import Protocol
 
 from judges.batch import outcome_of, pages
 from judges.bias import Bias, Vote, measure_bias
-from judges.orders import Reply
+from judges.reply import Reply
 from judges.verdict import FINAL_CALLS
 from labeling.agreement import Answers, Pair, pair_answers
 from labeling.intervals import Interval

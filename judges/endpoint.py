@@ -46,6 +46,14 @@ VERDICT_SCHEMA: dict[str, Any] = {
     },
 }
 
+
+def score_schema(scale: tuple[int, int]) -> dict[str, Any]:
+    """The form of a reply that is a score on this scale."""
+    score = {"type": "integer", "enum": list(range(scale[0], scale[1] + 1))}
+    schema = {"type": "object", "properties": {"score": score}, "required": ["score"], "additionalProperties": False}
+    return {"type": "json_schema", "json_schema": {"name": "score", "strict": True, "schema": schema}}
+
+
 Headers = Mapping[str, str]
 
 
@@ -57,7 +65,7 @@ class Endpoint:
     how many there are follows from how the endpoint bears them. requests_per_minute, tokens_per_minute: its limits,
     where it does not tell them itself. max_retries: of a failed call; being asked to slow down is no failure.
     samples: how often each order of a slate is asked. logprobs: ask for the probabilities of the verdict's token.
-    schema: have verdicts about pairs as JSON by a schema. token_limit: newer OpenAI models want
+    schema: have scores, and verdicts about pairs, as JSON by a schema. token_limit: newer OpenAI models want
     "max_completion_tokens". frames: pictures shown of each clip, to models that see; 0 = its description alone.
     """
 

@@ -13,9 +13,9 @@ from judges.batch_api import BatchRun, open_calls
 from judges.budget import FREE, UNLIMITED, Budget, BudgetReached, Price, Size, size_of
 from judges.calling import Caller
 from judges.canaries import DEFAULT_CANARIES, CanaryRules
-from judges.endpoint import VERDICT_SCHEMA, Endpoint, Request, open_client
+from judges.endpoint import VERDICT_SCHEMA, Endpoint, Request, open_client, score_schema
 from judges.endpoint_run import EndpointRun
-from judges.forms import LISTED, Form
+from judges.forms import LISTED, SCORED, Form
 from judges.ledger import Ledger, LedgerWriter
 from judges.pace import Pace
 from judges.pictures import Draw, chat, chat_with_pictures
@@ -124,15 +124,15 @@ class EndpointJudge:
     @property
     def form(self) -> Form:
         """How it is asked."""
-        return LISTED
+        return SCORED if self.rubric.scale else LISTED
 
     def questions(self, slate: Slate) -> tuple[Question, ...]:
-        """What is asked about a slate: both orders."""
+        """What is asked about a slate: both orders, or each candidate alone."""
         return self.form.questions(self.rubric, slate, self.endpoint.frames > 0, self._as_json(len(slate.candidates)))
 
     def _as_json(self, k: int) -> bool:
-        """Whether a verdict about k candidates is to come as JSON by a schema."""
-        return self.endpoint.schema and k == 2 and not self.rubric.reasoning
+        """Whether a score, or a verdict about k candidates, is to come as JSON by a schema."""
+        return self.endpoint.schema and (k == 2 or self.rubric.scale is not None) and not self.rubric.reasoning
 
     def unanswered(self, waiting: Waiting) -> Iterator[Size]:
         """The sizes of the questions about a slate that are still to be asked."""
@@ -145,13 +145,17 @@ class EndpointJudge:
                     yield size
 
     def call_key(self, question: Question, sample: int = 0) -> str:
-        """The same question to the same model with the same settings is one call; clips stand for their pictures."""
+        """The same question to the same model with the same settings is one call; clips stand for their pictures.
+
+        One about a candidate alone is the same in whatever slate the candidate stands.
+        """
         shown = [[m.role, m.content] for m in question.messages]
         clips = [part.clip for part in question.parts if part.clip]
         seen = [[self.endpoint.frames, clips]] if clips else []
         settings = self.settings(question, sample)
         asked = [self.rubric.fingerprint, self.endpoint.model, settings, sample, shown, *seen]
-        return content_id("call", self.annotator.id, question.slate.id, question.order, asked)
+        within = [question.slate.id, question.order] if question.scale is None else []
+        return content_id("call", self.annotator.id, *within, asked)
 
     def request(self, question: Question, sample: int = 0) -> Request:
         """What is sent to ask a question."""
@@ -160,8 +164,9 @@ class EndpointJudge:
         return Request(messages, self.settings(question, sample))
 
     def settings(self, question: Question, sample: int) -> dict[str, Any]:
-        """Sampling, and for pairs the form of the reply if it is to be JSON."""
-        form = {"response_format": VERDICT_SCHEMA} if self._as_json(len(question.order)) else {}
+        """Sampling, and the form of the reply if it is to be JSON."""
+        schema = score_schema(question.scale) if question.scale else VERDICT_SCHEMA
+        form = {"response_format": schema} if self._as_json(len(question.order)) else {}
         return self.endpoint.sampling(sample) | form
 
     def _pictures(self, clip: str) -> Sequence[bytes]:

@@ -13,9 +13,9 @@ from judges.canaries import EVERY, draw_canaries
 from judges.canary_rides import require_sound
 from judges.endpoint import Completion
 from judges.ledger import Ledger, LedgerWriter
-from judges.orders import reply_of
 from judges.pace import Pace
 from judges.questions import Question
+from judges.reply import reply_of
 from judges.verdict import FINAL_CALLS
 from judges.workers import run_workers
 from labeling.records import CallOutcome, JudgeCall, Label, UserError
@@ -43,6 +43,7 @@ class EndpointRun:
         self._judge, self._ledger, self._caller, self._writer, self._pace = judge, ledger, caller, writer, pace
         self._keep, self._tell = keep, tell
         self._failures_in_a_row, self._last_failure = 0, ""
+        self._under_way: dict[str, asyncio.Task[JudgeCall]] = {}  # calls that other slates may wait for too
 
     async def answer_all(self, slates: Iterable[Waiting]) -> None:
         """Answer every slate. Raises UserError when the endpoint is down, and when too many attacks on it succeed."""
@@ -66,7 +67,7 @@ class EndpointRun:
             await self._ride(item)
             return
         calls = await self._ask(item)
-        self._tell(await self._writer.write(lambda: self._keep(item, self._judge.form.answer(calls))))
+        self._tell(await self._writer.write(lambda: self._keep(item, self._judge.form.answer(item.slate, calls))))
         self._require_alive()
 
     def _require_alive(self) -> None:
@@ -88,9 +89,19 @@ class EndpointRun:
         return [_made(end) for end in ends]
 
     async def _call(self, question: Question, sample: int, waiting: Waiting) -> JudgeCall:
+        key = self._judge.call_key(question, sample)
+        if question.scale is None:
+            return await self._known_or_made(key, question, sample, waiting.known.get(key))
+        task = self._under_way.get(key)
+        if task is None:
+            last = self._ledger.calls_by_key([key]).get(key)
+            task = asyncio.create_task(self._known_or_made(key, question, sample, last))
+            self._under_way[key] = task
+            task.add_done_callback(lambda _: self._under_way.pop(key))
+        return await task
+
+    async def _known_or_made(self, key: str, question: Question, sample: int, last: JudgeCall | None) -> JudgeCall:
         judge = self._judge
-        key = judge.call_key(question, sample)
-        last = waiting.known.get(key)
         if last is not None and last.outcome in FINAL_CALLS:
             return last
         request = judge.request(question, sample)
@@ -134,7 +145,7 @@ def reading(question: Question) -> Callable[[Completion], tuple[CallOutcome, str
     """How a reply to the question is read: its outcome, and what the ledger keeps of it."""
 
     def read(completion: Completion) -> tuple[CallOutcome, str]:
-        reply = reply_of(question.order, completion, question.slate)
+        reply = reply_of(question, completion)
         return reply.verdict.outcome, reply.to_json()
 
     return read

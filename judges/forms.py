@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from judges.answer import Answer
-from judges.orders import Reply, combine, combine_pairs
-from judges.questions import Question, pair_questions, questions
+from judges.orders import combine, combine_pairs
+from judges.questions import Question, pair_questions, questions, score_questions
+from judges.reply import Reply
 from judges.rubric import Rubric
+from judges.scores import combine_scores
 from labeling.records import JudgeCall, Slate
 
 
@@ -16,19 +18,22 @@ from labeling.records import JudgeCall, Slate
 class Form:
     """questions: all about a slate (rubric, slate, whether pictures follow, whether the reply is JSON).
 
-    combine: all replies to them, and the seconds that they took, to one answer.
+    combine: the slate, all replies to them, and the seconds that they took, to one answer.
     """
 
     questions: Callable[[Rubric, Slate, bool, bool], tuple[Question, ...]]
-    combine: Callable[[Sequence[Reply], float], Answer]
+    combine: Callable[[Slate, Sequence[Reply], float], Answer]
 
-    def answer(self, calls: Sequence[JudgeCall]) -> Answer:
+    def answer(self, slate: Slate, calls: Sequence[JudgeCall]) -> Answer:
         """The answer that the calls about one slate amount to; one that failed makes it that failure."""
         for call in calls:
             if call.outcome == "endpoint_failure":
                 return Answer("endpoint_failure", reason=call.reply)
-        return self.combine([Reply.from_json(call.reply) for call in calls], sum(call.seconds for call in calls))
+        replies = [Reply.from_json(call.reply) for call in calls]
+        return self.combine(slate, replies, sum(call.seconds for call in calls))
 
 
-LISTED = Form(questions, combine)  # all candidates at once, in both orders
-PAIRED = Form(pair_questions, combine_pairs)  # each pair of them, in both orders
+# All candidates at once, in both orders; each pair of them, in both orders; and each alone, for a score.
+LISTED = Form(questions, lambda slate, replies, seconds: combine(replies, seconds))
+PAIRED = Form(pair_questions, lambda slate, replies, seconds: combine_pairs(replies, seconds))
+SCORED = Form(score_questions, combine_scores)

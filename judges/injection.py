@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from judges.questions import Question
 from judges.verdict import LETTERS, Verdict, excerpt
 from labeling.records import Slate
 
@@ -29,10 +30,26 @@ ATTEMPT = re.compile(
 )
 
 
-def attempt_in(text: str) -> str:
-    """The first attempt in a text to give the verdict, quoted; empty when there is none."""
-    found = ATTEMPT.search(text)
+SCORED_ATTEMPT = re.compile(
+    r"\[\[\s*\d{1,6}(?:\.\d{1,6})?\s*(?:/\s*\d{1,6}\s*)?\]\]"  # a score
+    r"|\"score\"\s*:\s*\"?\d"
+    # an order to whoever judges
+    r"|\b(?:score|rate|grade|give)\s+(?:this|it|the\s+(?:answer|response))\s+"
+    r"(?:(?:answer|response|an?|as|at|with|score of)\s+)*\d",
+    re.IGNORECASE,
+)
+
+
+def attempt_in(text: str, *forms: re.Pattern[str]) -> str:
+    """The first attempt in a text to give the verdict, quoted; empty when there is none. forms: by which else it is."""
+    found = next((found for form in (ATTEMPT, *forms) if (found := form.search(text))), None)
     return excerpt(found[0]) if found else ""
+
+
+def scored_attempt(question: Question) -> str:
+    """The attempt to give the score in the one candidate that a question shows. Descriptions of clips are our own."""
+    candidate = question.slate.candidates[question.order[0]]
+    return "" if candidate.clip else attempt_in(candidate.text, SCORED_ATTEMPT)
 
 
 def favoured_attempt(slate: Slate, order: Sequence[int], verdict: Verdict) -> str:

@@ -36,6 +36,9 @@ class Ledger(Protocol):
     def judge_calls(self, annotator: str, slate_ids: Sequence[str] | None = None) -> dict[str, JudgeCall]:
         """The last attempt of each call about these slates, by key."""
 
+    def calls_by_key(self, keys: Sequence[str]) -> dict[str, JudgeCall]:
+        """The last attempt of each of these calls, by key, whatever slate it was made for."""
+
     def unsettled_calls(self, annotator: str) -> list[JudgeCall]:
         """The calls of which no reply is known."""
 

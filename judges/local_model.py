@@ -5,8 +5,9 @@ is how probable each possible verdict v is as the whole reply to the question x:
 
     P(v | x) = π(v | x) / Σ_v' π(v' | x)    over [[A]], [[B]], [[TIE]] and [[ABSTAIN]].
 
-The most probable one is the reply; the chances of the first three make the label's probability. So no reply fails to
-parse, and nothing is drawn. The model has no room to reason first: a rubric that asks for reasons is asked without.
+The most probable one is the reply; the chances of the first three make the label's probability. By a rubric with a
+scale each candidate is asked about alone, and the verdicts are the scores. So no reply fails to parse, and nothing is
+drawn. The model has no room to reason first: a rubric that asks for reasons is asked without.
 
 A call costs nothing, so it is written down when it was answered: whatever is killed meanwhile was never asked.
 """
@@ -24,18 +25,17 @@ from typing import Protocol
 from judges.answer import Answer, Clips, Waiting
 from judges.canaries import DEFAULT_CANARIES, CanaryRules, draw_canaries
 from judges.canary_rides import require_sound
-from judges.forms import PAIRED
+from judges.forms import PAIRED, SCORED, Form
 from judges.injection import favoured_attempt
 from judges.ledger import Ledger
-from judges.orders import Reply
 from judges.questions import Question
+from judges.reply import Reply, scored
 from judges.rubric import Rubric
 from judges.verdict import ABSTAIN, FINAL_CALLS, TIE
 from labeling.records import Annotator, JudgeCall, Label, Message, UserError, content_id
 
 PAGE = 32  # slates whose questions share their forwards
 VERDICTS_OF_PAIRS = ("A", "B", TIE, ABSTAIN)
-REPLIES = tuple(f"[[{verdict}]]" for verdict in VERDICTS_OF_PAIRS)
 
 
 class ReplyModel(Protocol):
@@ -78,6 +78,19 @@ class LocalJudge:
         """Whether the rubric asks for what cannot be had here."""
         return ("its verdicts are read at once: the rubric's reasoning is left out",) if self.rubric.reasoning else ()
 
+    @property
+    def form(self) -> Form:
+        """How it is asked."""
+        return SCORED if self.rubric.scale else PAIRED
+
+    @cached_property
+    def verdicts(self) -> tuple[str, ...]:
+        """All that it can say about a question."""
+        if self.rubric.scale is None:
+            return VERDICTS_OF_PAIRS
+        low, high = self.rubric.scale
+        return (*map(str, range(low, high + 1)), ABSTAIN)
+
     @cached_property
     def replies(self) -> ReplyModel:
         """The model, loaded when it is first needed. Raises UserError when it cannot be."""
@@ -106,18 +119,19 @@ class LocalJudge:
         while page:
             calls = self._ask(page, ledger)
             with ledger.writing():
-                labels = [keep(waiting, PAIRED.answer(made)) for waiting, made in zip(page, calls, strict=True)]
+                labels = [keep(w, self.form.answer(w.slate, made)) for w, made in zip(page, calls, strict=True)]
             for label in labels:
                 tell(label)
             page = list(islice(stream, PAGE))
 
     def questions(self, waiting: Waiting) -> Iterator[tuple[str, Question]]:
-        """All questions about a slate, each pair in both orders, by the key of its call."""
+        """All questions about a slate by the keys of their calls, which a candidate alone has in every slate."""
         rubric = replace(self.rubric, reasoning=False)
-        for question in PAIRED.questions(rubric, waiting.slate, False, False):
+        for question in self.form.questions(rubric, waiting.slate, False, False):
             shown = [[m.role, m.content] for m in question.messages]
-            asked = [self.rubric.fingerprint, self.model, REPLIES, shown]
-            yield content_id("call", self.annotator.id, waiting.slate.id, question.order, asked), question
+            asked = [self.rubric.fingerprint, self.model, self.verdicts, shown]
+            within = [waiting.slate.id, question.order] if question.scale is None else []
+            yield content_id("call", self.annotator.id, *within, asked), question
 
     def _ride(self, ledger: Ledger) -> None:
         """Ask the canaries, those that were answered before excepted."""
@@ -129,7 +143,8 @@ class LocalJudge:
     def _ask(self, page: Sequence[Waiting], ledger: Ledger) -> list[list[JudgeCall]]:
         """The calls about each slate; those that are not known yet are made, and kept forward by forward."""
         asked = [list(self.questions(waiting)) for waiting in page]
-        calls = {key: call for waiting in page for key, call in waiting.known.items()}
+        shared = [key for key, question in chain.from_iterable(asked) if question.scale is not None]
+        calls = {key: call for waiting in page for key, call in waiting.known.items()} | ledger.calls_by_key(shared)
         new = {
             key: q for key, q in chain.from_iterable(asked) if key not in calls or calls[key].outcome not in FINAL_CALLS
         }
@@ -144,7 +159,8 @@ class LocalJudge:
     def _made(self, new: Mapping[str, Question], before: Mapping[str, JudgeCall]) -> Iterator[list[JudgeCall]]:
         """Calls with what came of them, those of one forward together."""
         model, who = self.replies, self.annotator.id
-        room = model.context - model.longest(REPLIES)
+        replies = tuple(map(bracketed, self.verdicts))
+        room = model.context - model.longest(replies)
         calls = {
             key: JudgeCall(
                 key, who, question.slate.id, "unsettled", attempt=before[key].attempt + 1 if key in before else 0
@@ -163,7 +179,7 @@ class LocalJudge:
             ]
         keys = [key for key in new if len(tokens[key]) <= room]
         since = time.monotonic()
-        for logprobs in model.logprobs([tokens[key] for key in keys], REPLIES) if keys else ():
+        for logprobs in model.logprobs([tokens[key] for key in keys], replies) if keys else ():
             now = time.monotonic()
             seconds, since = (now - since) / len(logprobs), now
             yield [
@@ -173,20 +189,30 @@ class LocalJudge:
     def _settled(
         self, call: JudgeCall, question: Question, tokens: tuple[int, ...], logprobs: Sequence[float], seconds: float
     ) -> JudgeCall:
-        reply = reply_by(logprobs, question, self.model)
+        reply = reply_by(dict(zip(self.verdicts, logprobs, strict=True)), question, self.model)
         return replace(
             call, outcome=reply.verdict.outcome, reply=reply.to_json(), prompt_tokens=len(tokens), seconds=seconds
         )
 
 
-def reply_by(logprobs: Sequence[float], question: Question, model: str) -> Reply:
-    """The reply whose probabilities are proportional to e^logprobs, in the order of REPLIES; of equals the first."""
-    if not all(map(math.isfinite, logprobs)):
+def bracketed(verdict: str) -> str:
+    """A verdict as a reply."""
+    return f"[[{verdict}]]"
+
+
+def reply_by(logprobs: Mapping[str, float], question: Question, model: str) -> Reply:
+    """The reply to a question whose verdicts have probabilities proportional to e^logprob; of equals the first.
+
+    Raises UserError when they are no numbers.
+    """
+    if not all(map(math.isfinite, logprobs.values())):
         raise UserError(f"the model {model!r} gives no finite probabilities: its weights are broken, choose another")
-    most = max(logprobs)
-    shares = [math.exp(logprob - most) for logprob in logprobs]
-    chances = {name: share / sum(shares) for name, share in zip(VERDICTS_OF_PAIRS, shares, strict=True)}
-    text = REPLIES[shares.index(1.0)]
-    reply = Reply(question.order, text, chances={n: p for n, p in chances.items() if n != ABSTAIN}, model=model)
+    most = max(logprobs.values())
+    shares = {verdict: math.exp(logprob - most) for verdict, logprob in logprobs.items()}
+    chances = {verdict: share / sum(shares.values()) for verdict, share in shares.items() if verdict != ABSTAIN}
+    likeliest = max(shares, key=lambda verdict: shares[verdict])
+    reply = Reply(question.order, bracketed(likeliest), chances=chances, model=model, scale=question.scale)
+    if question.scale is not None:
+        return scored(reply, question)
     injected = favoured_attempt(question.slate, question.order, reply.stated) if reply.stated.ranks else ""
     return replace(reply, injected=injected)

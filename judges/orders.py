@@ -2,98 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
 from typing import cast
 
 from judges.answer import Answer
-from judges.endpoint import Completion
-from judges.injection import favoured_attempt
-from judges.verdict import FINAL_CALLS, TIE, VERDICTS, Verdict, read_verdict
-from labeling.records import Outcome, Slate
+from judges.reply import Reply
+from judges.verdict import FINAL_CALLS, TIE, VERDICTS, Verdict
+from labeling.records import Outcome
 
 ROUNDING = 1e-9
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What the ledger keeps of a completion: enough to read the verdict again.
-
-    order: as it was shown. chances: probability of the verdict's first token and of its rivals A, B and TIE,
-    empty when the endpoint gave none. id, model: what the endpoint called the reply, and the model that gave it.
-    injected: why its verdict is not believed, if it is not.
-    """
-
-    order: tuple[int, ...]
-    text: str
-    finish_reason: str = "stop"
-    refusal: str = ""
-    chances: Mapping[str, float] | None = None
-    id: str = ""
-    model: str = ""
-    injected: str = ""
-
-    def to_json(self) -> str:
-        """The reply as one line of JSON."""
-        return json.dumps(asdict(self), ensure_ascii=False)
-
-    @staticmethod
-    def from_json(text: str) -> Reply:
-        """Read back what `to_json` wrote."""
-        data = json.loads(text)
-        return Reply(**data | {"order": tuple(data["order"])})
-
-    @property
-    def verdict(self) -> Verdict:
-        """What the reply comes to."""
-        return Verdict("injected", reason=self.injected) if self.injected else self.stated
-
-    @property
-    def stated(self) -> Verdict:
-        """What the reply says about the places shown, believed or not."""
-        return read_verdict(self.text, len(self.order), self.finish_reason, self.refusal)
-
-    @property
-    def candidate_ranks(self) -> tuple[float, ...]:
-        """The ranks that it states of the candidates it is about, lowest position first; empty without a verdict."""
-        ranks = self.stated.ranks
-        return tuple(rank for _, rank in sorted(zip(self.order, ranks, strict=True))) if ranks else ()
-
-
-def reply_of(order: tuple[int, ...], completion: Completion, slate: Slate | None = None) -> Reply:
-    """Keep of a completion what the ledger needs; and whether its verdict favours an attempt to give it."""
-    finish = completion.finish_reason or "stop"
-    stated = read_verdict(completion.text, len(order), finish, completion.refusal)
-    chances = None if stated.letter_at is None else chances_at(completion, stated.letter_at)
-    injected = favoured_attempt(slate, order, stated) if slate and stated.ranks else ""
-    told = completion.id, completion.model
-    return Reply(order, completion.text, finish, completion.refusal, chances, *told, injected)
-
-
-def chances_at(completion: Completion, at: int) -> dict[str, float] | None:
-    """Probabilities of A, B and TIE where the verdict's letter stands in the text, None if they cannot be known.
-
-    A rival counts when it continues the same characters before the letter; tokens of one rival add up.
-    """
-    if "".join(token for token, _ in completion.tokens) != completion.text:
-        return None
-    start, index = 0, 0
-    while start + len(completion.tokens[index][0]) <= at:
-        start += len(completion.tokens[index][0])
-        index += 1
-    token, alternatives = completion.tokens[index]
-    before = token[: at - start]
-    chances = {"A": 0.0, "B": 0.0, TIE: 0.0}
-    for text, logprob in alternatives.items():
-        rest = text[len(before) :].strip("]*. \n").upper()
-        if text.startswith(before) and rest and math.isfinite(logprob) and logprob <= 1e-3:
-            name = rest if rest in ("A", "B") else TIE if TIE.startswith(rest) else None
-            if name:
-                chances[name] += math.exp(min(0.0, logprob))
-    return chances if sum(chances.values()) > 0 else None
 
 
 def first_place_better(reply: Reply) -> float:

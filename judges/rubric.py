@@ -7,15 +7,25 @@ from math import prod
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import AfterValidator, Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 
 from judges.criteria import STRICT, Criterion, Weight, clip01, words
 from judges.toml_data import read_toml, validated
 from labeling.records import Candidate, Prompt, UserError, content_id
 
-ADDED_LATER = ("aspects", "examples", "references", "reasoning")
+ADDED_LATER = ("aspects", "examples", "references", "reasoning", "scale")
 Text = Annotated[str, Field(min_length=1)]
+Point = Annotated[int, Field(ge=0, le=100)]
+
+
+def _rising(scale: tuple[int, int]) -> tuple[int, int]:
+    if scale[0] >= scale[1]:
+        raise ValueError(f"the lowest score ({scale[0]}) must be below the highest ({scale[1]})")
+    return scale
+
+
+Scale = Annotated[tuple[Point, Point], AfterValidator(_rising)]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -50,7 +60,8 @@ class Rubric:
     """What "better" means.
 
     instructions, aspects, examples, references: for judges that are models. reasoning: they are to reason before the
-    verdict. criteria: for the judge that needs no model, and for gold scores.
+    verdict. scale: they give each candidate alone a whole number from the first to the second, and compare none.
+    criteria: for the judge that needs no model, and for gold scores.
     gates: criteria that no other can make up for; their scores are factors, and their weights do not count.
     least_words: a shorter response has its score scaled by words / least_words, so an empty one gets 0.
     tie_margin: scores closer than this are tied. temperature: P(0 better) = σ((s0 - s1) / temperature).
@@ -67,6 +78,7 @@ class Rubric:
     examples: tuple[Example, ...] = ()
     references: tuple[Reference, ...] = ()
     reasoning: bool = False
+    scale: Scale | None = None
 
     @cached_property
     def fingerprint(self) -> str:

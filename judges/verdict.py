@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from labeling.records import CallOutcome
@@ -45,25 +46,38 @@ REFUSAL = re.compile(
 class Verdict:
     """What one reply says. ranks: (K,) of the shown places, 1 = best, ties share the mean; only of a label or tie.
 
-    letter_at: where in the reply the verdict's first letter stands, to look up its token's log-probabilities.
+    letter_at: where in the reply the verdict's first letter or digit stands, to look up its token's log-probabilities.
+    score: of a single candidate (see `judges.scores`), in place of ranks.
     """
 
     outcome: CallOutcome
     ranks: tuple[float, ...] = ()
     reason: str = ""
     letter_at: int | None = None
+    score: float | None = None
 
 
 def read_verdict(text: str, k: int, finish_reason: str = "stop", refusal: str = "") -> Verdict:
     """Read the last verdict about k shown candidates from a reply; without one, say why as a typed outcome."""
+    return read_statement(text, finish_reason, refusal, _last_statement, lambda found: _read_statement(found, k))
+
+
+def read_statement(
+    text: str,
+    finish_reason: str,
+    refusal: str,
+    find: Callable[[str], re.Match[str] | None],
+    read: Callable[[re.Match[str]], Verdict],
+) -> Verdict:
+    """Find what a reply states behind its thoughts, and read it; without a statement, say why as a typed outcome."""
     if refusal or finish_reason == "content_filter":
         return Verdict("refused", reason=excerpt(refusal) if refusal else "stopped by the endpoint's content filter")
     before, end, after = text.rpartition(THOUGHT_END)
     text = " " * len(before + end) + after
     still_thinking = THOUGHT in text
-    found = None if still_thinking else _last_statement(text)
+    found = None if still_thinking else find(text)
     if found is not None:
-        return _read_statement(found, k)
+        return read(found)
     if still_thinking or finish_reason == "length":
         return Verdict("truncated", reason=f"no verdict before the end of the reply: {excerpt(text, end=True)}")
     if REFUSAL.match(text):

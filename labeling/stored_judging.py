@@ -31,6 +31,11 @@ class StoredJudging(StoredSlates):
         )
         return {row["key"]: JudgeCall(**row) for row in rows}
 
+    def calls_by_key(self, keys: Sequence[str]) -> dict[str, JudgeCall]:
+        """The last attempt of each of these calls, by key, whatever slate it was made for."""
+        sql = f"SELECT {CALL} FROM judge_call WHERE key IN (SELECT value FROM json_each(?)) ORDER BY attempt"
+        return {row["key"]: JudgeCall(**row) for row in self.rows(sql, [json.dumps(list(keys))])}
+
     def judge_attempts(self, annotator: str) -> list[JudgeCall]:
         """Every attempt of every call of a judge."""
         rows = self.rows(f"SELECT {CALL} FROM judge_call WHERE annotator = ? ORDER BY key, attempt", [annotator])

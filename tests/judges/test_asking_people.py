@@ -11,7 +11,7 @@ from conftest import slate
 
 import app
 from judges.asking_people import audit, lot, route
-from judges.orders import Reply
+from judges.reply import Reply
 from labeling.records import Annotator, Candidate, HumanRequest, InvalidRecord, JudgeCall, Label, Lineage, Slate
 from labeling.store import Store
 from labeling.stored_requests import RequestCount

@@ -19,13 +19,15 @@ from judges.answer import Waiting
 from judges.batch import label_slates
 from judges.canaries import CanaryRules
 from judges.config import load_judge
-from judges.local_model import REPLIES, LocalJudge, reply_by
-from judges.orders import Reply, combine_pairs
+from judges.local_model import VERDICTS_OF_PAIRS, LocalJudge, bracketed, reply_by
+from judges.orders import combine_pairs
 from judges.questions import pair_questions
+from judges.reply import Reply
 from labeling.records import Candidate, Message, Slate, Spending, UserError
 from labeling.store import Store
 from rlhf.reply_probabilities import ReplyModel
 
+REPLIES = tuple(map(bracketed, VERDICTS_OF_PAIRS))
 DATA = Path(__file__).parents[2] / "data"
 
 
@@ -80,12 +82,17 @@ def test_a_reply_of_several_tokens_is_as_probable_as_its_tokens_one_after_the_ot
 
 def test_chances_are_shares_of_the_whole_replies() -> None:
     question = pair_questions(RUBRIC, slate("Why?", "So.", "Because."))[0]
-    reply = reply_by([math.log(x) - 50 for x in (0.1, 0.4, 0.3, 0.2)], question, "m")
+
+    def by(*shares: float) -> Reply:
+        logprobs = (math.log(share) - 50 for share in shares)
+        return reply_by(dict(zip(VERDICTS_OF_PAIRS, logprobs, strict=True)), question, "m")
+
+    reply = by(0.1, 0.4, 0.3, 0.2)
     assert reply.text == "[[B]]"
     assert reply.chances == pytest.approx({"A": 0.1, "B": 0.4, "TIE": 0.3})
-    assert reply_by([math.log(x) for x in (0.1, 0.2, 0.3, 0.4)], question, "m").verdict.outcome == "abstain"
+    assert by(0.1, 0.2, 0.3, 0.4).verdict.outcome == "abstain"
     with pytest.raises(UserError, match="gives no finite probabilities"):
-        reply_by([math.nan, 0, 0, 0], question, "m")
+        by(math.nan, 1, 1, 1)
 
 
 class Scripted:

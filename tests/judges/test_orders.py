@@ -6,8 +6,9 @@ import re
 import pytest
 
 from judges.endpoint import Completion
-from judges.orders import Reply, chances_at, combine, reply_of, weak_order
+from judges.orders import combine, weak_order
 from judges.questions import questions
+from judges.reply import Reply, alternatives_at, reply_of
 from judges.rubric import Rubric
 from labeling.records import Candidate, Message, Prompt, Slate
 
@@ -71,13 +72,14 @@ def test_rankings_of_both_orders_meet_at_their_mean_ranks() -> None:
 def test_chances_are_read_where_the_verdict_stands() -> None:
     at = {"A": math.log(0.5), "B": math.log(0.25), "T": math.log(0.125), "x": math.log(0.1)}
     tokens = (("So A wins: ", {"B": -0.1}), ("[[", {}), ("A", at), ("]]", {}))
-    reply = reply_of((0, 1), Completion("So A wins: [[A]]", "stop", "", tokens, None, 0.1))
+    asked = questions(Rubric("r", "x"), Slate(Prompt((Message("user", "Q"),)), (Candidate("a"), Candidate("b"))))[0]
+    reply = reply_of(asked, Completion("So A wins: [[A]]", "stop", "", tokens, None, 0.1))
     assert reply.chances == pytest.approx({"A": 0.5, "B": 0.25, "TIE": 0.125})
     assert Reply.from_json(reply.to_json()) == reply
 
 
 def test_chances_of_another_text_are_not_believed() -> None:
-    assert chances_at(Completion("[[A]]", "stop", "", (("[[B]]", {"[[B]]": 0.0}),), None, 0.1), 2) is None
+    assert alternatives_at(Completion("[[A]]", "stop", "", (("[[B]]", {"[[B]]": 0.0}),), None, 0.1), 2) is None
 
 
 @pytest.mark.parametrize(
