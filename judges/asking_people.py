@@ -105,7 +105,8 @@ def _opposite(replies: Sequence[Reply], i: int, j: int) -> float:
     """Whether two orders of showing give opposite sides of a pair: 1 or 0."""
     sides = defaultdict(set)
     for reply in replies:
-        if ranks := reply.candidate_ranks:
+        ranks = reply.candidate_ranks
+        if i in ranks and j in ranks:
             sides[reply.order].add((ranks[i] < ranks[j]) - (ranks[i] > ranks[j]))
     return float(len(sides) > 1 and {1, -1} <= set().union(*sides.values()))
 

@@ -118,7 +118,7 @@ class BatchRun:
             raise reached
 
     def _keys(self, slate: Slate) -> Iterator[tuple[str, Question, int]]:
-        for sample in range(self._judge.endpoint.samples):
+        for sample in range(self._judge.endpoint.calls_per_question):
             for question in self._judge.questions(slate):
                 yield self._judge.call_key(question, sample), question, sample
 
@@ -256,7 +256,7 @@ class BatchRun:
         if question is None:
             changed = "the judge's file was changed after it was submitted"
             return replace(call, outcome="endpoint_failure", reply=changed)
-        outcome, kept = reading(question)(completion)
+        outcome, kept = reading(question, self._judge.endpoint.replies_per_call)(completion)
         return replace(call, outcome=outcome, reply=kept)
 
 

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from judges.batch import outcome_of, pages
 from judges.bias import Bias, Vote, measure_bias
-from judges.reply import Reply
+from judges.reply import Reply, replies_in
 from judges.verdict import FINAL_CALLS
 from labeling.agreement import Answers, Pair, pair_answers
 from labeling.intervals import Interval
@@ -126,7 +126,7 @@ def replies_by_slate(calls: Mapping[str, JudgeCall]) -> dict[str, list[Reply]]:
     replies: dict[str, list[Reply]] = defaultdict(list)
     for call in calls.values():
         if call.outcome in FINAL_CALLS:
-            replies[call.slate_id].append(Reply.from_json(call.reply))
+            replies[call.slate_id].extend(replies_in(call.reply))
     return replies
 
 

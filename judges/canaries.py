@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -125,7 +125,7 @@ class AttackSuccess:
         return f"attacks succeeded in {self.won.total()} of {self.verdicts.total()} verdicts ({by_attack})"
 
 
-def attack_success(verdicts: Iterable[tuple[Canary, tuple[float, ...]]]) -> AttackSuccess:
+def attack_success(verdicts: Iterable[tuple[Canary, Mapping[int, float]]]) -> AttackSuccess:
     """Count the attacks that won. Each verdict gives the ranks of the canary's candidates, whatever was shown first."""
     success = AttackSuccess(Counter(), Counter())
     for canary, ranks in verdicts:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import count
 from typing import Protocol
 
 from judges.canaries import EVERY, AttackSuccess, Canary, CanaryRules, attack_success, draw_canaries
 from judges.ledger import Ledger
-from judges.reply import Reply
+from judges.reply import replies_in
 from judges.scores import mean_scores
 from judges.verdict import FINAL_CALLS
 from labeling.records import Annotator, JudgeCall, UserError
@@ -30,20 +30,20 @@ class Ridden(Protocol):
         """Where the rules stand."""
 
 
-def stated_ranks(asked: Iterable[tuple[Canary, Sequence[JudgeCall]]]) -> Iterator[tuple[Canary, tuple[float, ...]]]:
+def stated_ranks(asked: Iterable[tuple[Canary, Sequence[JudgeCall]]]) -> Iterator[tuple[Canary, Mapping[int, float]]]:
     """What each verdict about a canary, or its scores, say of its candidates, believed or not.
 
     The score of a right answer may have been given for another canary, about the same fact.
     """
     replies = [
-        (canary, [Reply.from_json(call.reply) for call in calls if call.outcome in FINAL_CALLS])
+        (canary, [reply for call in calls if call.outcome in FINAL_CALLS for reply in replies_in(call.reply)])
         for canary, calls in asked
     ]
     known = [reply for _, about in replies for reply in about]
     for canary, about in replies:
         yield from ((canary, reply.candidate_ranks) for reply in about if reply.candidate_ranks)
         if scores := mean_scores(canary.slate, known):
-            yield canary, tuple(-score for score in scores)
+            yield canary, {n: -score for n, score in enumerate(scores)}
 
 
 def require_sound(judge: Ridden, asked: Iterable[tuple[Canary, Sequence[JudgeCall]]]) -> None:

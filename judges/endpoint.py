@@ -10,7 +10,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -64,7 +64,8 @@ class Endpoint:
     api_key: already read from the environment; empty for servers that need none. concurrency: the most calls at once;
     how many there are follows from how the endpoint bears them. requests_per_minute, tokens_per_minute: its limits,
     where it does not tell them itself. max_retries: of a failed call; being asked to slow down is no failure.
-    samples: how often each order of a slate is asked. logprobs: ask for the probabilities of the verdict's token.
+    samples: how often each order of a slate is asked. n: all samples of a question come from one call. logprobs: ask
+    for the probabilities of the verdict's token.
     schema: have scores, and verdicts about pairs, as JSON by a schema. token_limit: newer OpenAI models want
     "max_completion_tokens". frames: pictures shown of each clip, to models that see; 0 = its description alone.
     """
@@ -80,6 +81,7 @@ class Endpoint:
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
     samples: Annotated[int, Field(ge=1, le=100)] = 1
     max_tokens: Annotated[int, Field(ge=1)] = SHORT_REPLY
+    n: bool = False
     logprobs: bool = True
     schema: bool = False
     token_limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
@@ -90,11 +92,22 @@ class Endpoint:
         """Whether replies are drawn, each from a seed of its own."""
         return self.samples > 1 and self.temperature > 0
 
+    @property
+    def replies_per_call(self) -> int:
+        """How many samples one call gives."""
+        return self.samples if self.n and self.seeded else 1
+
+    @property
+    def calls_per_question(self) -> int:
+        """How many calls the samples of a question take."""
+        return self.samples // self.replies_per_call
+
     def sampling(self, sample: int = 0) -> dict[str, Any]:
         """The request's settings besides model, messages and form."""
         settings: dict[str, Any] = {"temperature": self.temperature, self.token_limit: self.max_tokens}
         settings |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS} if self.logprobs else {}
-        return settings | ({"seed": sample} if self.seeded else {})
+        settings |= {"seed": sample} if self.seeded else {}
+        return settings | ({"n": self.replies_per_call} if self.replies_per_call > 1 else {})
 
 
 class _Alternative(BaseModel):
@@ -141,7 +154,7 @@ class Completion:
     """A model's reply. tokens: each token's text with the log-probabilities of its alternatives, if they came.
 
     usage: tokens of question and reply, None if the endpoint does not count. id, model: as the endpoint calls the reply
-    and the model that gave it.
+    and the model that gave it. others: the further replies of the same call, where it asked for several.
     """
 
     text: str
@@ -152,6 +165,7 @@ class Completion:
     seconds: float
     id: str = ""
     model: str = ""
+    others: tuple[Completion, ...] = ()
 
 
 class CallFailed(Exception):
@@ -177,8 +191,9 @@ class Request:
 
     @property
     def most_reply_tokens(self) -> int:
-        """The limit on tokens that it sets, under either name."""
-        return int(next(self.settings[name] for name in TOKEN_LIMITS if name in self.settings))
+        """The limit on tokens that it sets, under either name, for all replies that it asks for."""
+        each = int(next(self.settings[name] for name in TOKEN_LIMITS if name in self.settings))
+        return each * int(self.settings.get("n", 1))
 
 
 def open_client(endpoint: Endpoint) -> AsyncOpenAI:
@@ -283,14 +298,20 @@ def read_body(body: bytes, seconds: float) -> Completion:
         raise CallFailed(
             f"the reply is no chat completion ({where}{': ' if where else ''}{excerpt(first['msg'])})", 200, billed=True
         ) from error
-    choice, usage = completion.choices[0], completion.usage
+    replies = [_completion(choice, completion, seconds) for choice in completion.choices]
+    usage = completion.usage
+    counted = (usage.prompt_tokens, usage.completion_tokens) if usage else None
+    return replace(replies[0], usage=counted, others=tuple(replies[1:]))
+
+
+def _completion(choice: _Choice, completion: _Completion, seconds: float) -> Completion:
     content = choice.logprobs.content if choice.logprobs else None
     return Completion(
         text=choice.message.content or "",
         finish_reason=choice.finish_reason or "",
         refusal=choice.message.refusal or "",
         tokens=tuple((t.token, {a.token: a.logprob for a in t.top_logprobs}) for t in content or ()),
-        usage=(usage.prompt_tokens, usage.completion_tokens) if usage else None,
+        usage=None,
         seconds=seconds,
         id=completion.id or "",
         model=completion.model or "",

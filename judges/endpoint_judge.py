@@ -139,7 +139,7 @@ class EndpointJudge:
         for question in self.questions(waiting.slate):
             pictures = self.endpoint.frames * sum(part.clip != "" for part in question.parts)
             size = replace(size_of(chat(question.messages)), pictures=pictures)
-            for sample in range(self.endpoint.samples):
+            for sample in range(self.endpoint.calls_per_question):
                 last = waiting.known.get(self.call_key(question, sample))
                 if last is None or last.outcome not in FINAL_CALLS:
                     yield size

@@ -15,7 +15,7 @@ from judges.endpoint import Completion
 from judges.ledger import Ledger, LedgerWriter
 from judges.pace import Pace
 from judges.questions import Question
-from judges.reply import reply_of
+from judges.reply import call_outcome, kept, reply_of
 from judges.verdict import FINAL_CALLS
 from judges.workers import run_workers
 from labeling.records import CallOutcome, JudgeCall, Label, UserError
@@ -82,7 +82,7 @@ class EndpointRun:
     async def _ask(self, waiting: Waiting) -> list[JudgeCall]:
         """The calls about a slate, to every order as often as the judge samples."""
         asked = self._judge.questions(waiting.slate)
-        samples = range(self._judge.endpoint.samples)
+        samples = range(self._judge.endpoint.calls_per_question)
         ends = await asyncio.gather(
             *(self._call(question, sample, waiting) for sample in samples for question in asked), return_exceptions=True
         )
@@ -105,7 +105,9 @@ class EndpointRun:
         if last is not None and last.outcome in FINAL_CALLS:
             return last
         request = judge.request(question, sample)
-        made, failure = await self._caller.call(key, question.slate.id, request, reading(question), last)
+        made, failure = await self._caller.call(
+            key, question.slate.id, request, reading(question, judge.endpoint.replies_per_call), last
+        )
         self._failures_in_a_row = 0 if failure is None else self._failures_in_a_row + 1
         self._last_failure = str(failure or self._last_failure)
         return made
@@ -141,11 +143,11 @@ def _made(end: T | BaseException) -> T:
     return end
 
 
-def reading(question: Question) -> Callable[[Completion], tuple[CallOutcome, str]]:
-    """How a reply to the question is read: its outcome, and what the ledger keeps of it."""
+def reading(question: Question, most: int) -> Callable[[Completion], tuple[CallOutcome, str]]:
+    """How a call with the question is read, which asked for so many replies: its outcome, and what the ledger keeps."""
 
     def read(completion: Completion) -> tuple[CallOutcome, str]:
-        reply = reply_of(question, completion)
-        return reply.verdict.outcome, reply.to_json()
+        replies = [reply_of(question, one) for one in (completion, *completion.others)[:most]]
+        return call_outcome(replies), kept(replies)
 
     return read

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from judges.answer import Answer
 from judges.orders import combine, combine_pairs
 from judges.questions import Question, pair_questions, questions, score_questions
-from judges.reply import Reply
+from judges.reply import Reply, replies_in
 from judges.rubric import Rubric
 from judges.scores import combine_scores
 from labeling.records import JudgeCall, Slate
@@ -29,7 +29,7 @@ class Form:
         for call in calls:
             if call.outcome == "endpoint_failure":
                 return Answer("endpoint_failure", reason=call.reply)
-        replies = [Reply.from_json(call.reply) for call in calls]
+        replies = [reply for call in calls for reply in replies_in(call.reply)]
         return self.combine(slate, replies, sum(call.seconds for call in calls))
 
 

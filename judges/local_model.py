@@ -29,7 +29,7 @@ from judges.forms import PAIRED, SCORED, Form
 from judges.injection import favoured_attempt
 from judges.ledger import Ledger
 from judges.questions import Question
-from judges.reply import Reply, scored
+from judges.reply import Reply, kept, scored
 from judges.rubric import Rubric
 from judges.verdict import ABSTAIN, FINAL_CALLS, TIE
 from labeling.records import Annotator, JudgeCall, Label, Message, UserError, content_id
@@ -191,7 +191,7 @@ class LocalJudge:
     ) -> JudgeCall:
         reply = reply_by(dict(zip(self.verdicts, logprobs, strict=True)), question, self.model)
         return replace(
-            call, outcome=reply.verdict.outcome, reply=reply.to_json(), prompt_tokens=len(tokens), seconds=seconds
+            call, outcome=reply.verdict.outcome, reply=kept([reply]), prompt_tokens=len(tokens), seconds=seconds
         )
 
 

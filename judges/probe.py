@@ -41,6 +41,9 @@ class Probe:
         if self._endpoint.schema and not await self._heeds_schema():
             self._endpoint = replace(self._endpoint, schema=False)
             self._missing("schema", "the JSON schema", "the last verdict in a reply of free form counts")
+        if self._endpoint.replies_per_call > 1 and not await self._gives_several():
+            self._endpoint = replace(self._endpoint, n=False)
+            self._missing("n", "several replies at once", "each sample is a call of its own")
         if self._endpoint.seeded and not await self._heeds_seed():
             self.remarks.append("it ignores seed: asking the same again may give another reply")
         if self._endpoint.frames:
@@ -72,8 +75,16 @@ class Probe:
         raise self._useless(failures.get(first) or failures[name])
 
     async def _gives_logprobs(self) -> bool:
+        alone = replace(self._endpoint, n=False)
+        completion, _ = await self._ask(chat([Message("user", WORDS)]), alone.sampling())
+        return completion is not None and gives_logprobs(completion)
+
+    async def _gives_several(self) -> bool:
+        """Whether as many come as will be asked for (some servers have a limit), each with what else is wanted."""
         completion, _ = await self._ask(chat([Message("user", WORDS)]), self._endpoint.sampling())
-        return completion is not None and any(alternatives for _, alternatives in completion.tokens)
+        if completion is None or len(completion.others) != self._endpoint.replies_per_call - 1:
+            return False
+        return not self._endpoint.logprobs or all(gives_logprobs(one) for one in completion.others)
 
     async def _heeds_schema(self) -> bool:
         asked = chat([Message("user", "Write a line of verse about the sea.")])
@@ -126,6 +137,11 @@ class Probe:
         }
         cure = cures.get(failure.status, "try again later, or name another endpoint")
         return UserError(f"{self._file}: the endpoint {e.base_url} failed: {failure}: {cure}")
+
+
+def gives_logprobs(completion: Completion) -> bool:
+    """Whether a reply came with its tokens' alternatives."""
+    return any(alternatives for _, alternatives in completion.tokens)
 
 
 def heeded(completion: Completion) -> bool:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from judges.endpoint import Completion
 from judges.injection import favoured_attempt, scored_attempt
 from judges.questions import Question
 from judges.score_reading import read_score
-from judges.verdict import TIE, Verdict, read_verdict
-from labeling.records import Slate, content_id
+from judges.verdict import FINAL_CALLS, TIE, VERDICTS, Verdict, read_verdict
+from labeling.records import CallOutcome, Slate, content_id
 
 
 @dataclass(frozen=True)
@@ -37,17 +37,6 @@ class Reply:
     candidate: str = ""
     attempt: str = ""
 
-    def to_json(self) -> str:
-        """The reply as one line of JSON."""
-        return json.dumps(asdict(self), ensure_ascii=False)
-
-    @staticmethod
-    def from_json(text: str) -> Reply:
-        """Read back what `to_json` wrote."""
-        data = json.loads(text)
-        scale = tuple(data["scale"]) if data.get("scale") else None
-        return Reply(**data | {"order": tuple(data["order"]), "scale": scale})
-
     @property
     def verdict(self) -> Verdict:
         """What the reply comes to."""
@@ -61,10 +50,10 @@ class Reply:
         return read_verdict(self.text, len(self.order), self.finish_reason, self.refusal)
 
     @property
-    def candidate_ranks(self) -> tuple[float, ...]:
-        """The ranks that it states of the candidates it is about, lowest position first; empty without a verdict."""
+    def candidate_ranks(self) -> dict[int, float]:
+        """The ranks that it states, by the positions of the candidates that it is about; empty without a verdict."""
         ranks = self.stated.ranks
-        return tuple(rank for _, rank in sorted(zip(self.order, ranks, strict=True))) if ranks else ()
+        return dict(zip(self.order, ranks, strict=True)) if ranks else {}
 
     @property
     def score(self) -> float | None:
@@ -72,6 +61,27 @@ class Reply:
         if self.stated.score is None or not self.chances:
             return self.stated.score
         return sum(int(s) * p for s, p in self.chances.items()) / sum(self.chances.values())
+
+
+def kept(replies: Sequence[Reply]) -> str:
+    """All replies of one call as one line of JSON: an object, or a list of several."""
+    data = [asdict(reply) for reply in replies]
+    return json.dumps(data if len(data) > 1 else data[0], ensure_ascii=False)
+
+
+def replies_in(line: str) -> list[Reply]:
+    """Read back what `kept` wrote."""
+    data = json.loads(line)
+    return [
+        Reply(**one | {"order": tuple(one["order"]), "scale": tuple(one["scale"]) if one.get("scale") else None})
+        for one in (data if isinstance(data, list) else [data])
+    ]
+
+
+def call_outcome(replies: Sequence[Reply]) -> CallOutcome:
+    """What a call came to: where a reply holds no verdict that; one that is asked again goes before the others."""
+    outcomes = [reply.verdict.outcome for reply in replies]
+    return min(outcomes, key=lambda outcome: (outcome in FINAL_CALLS, outcome in VERDICTS))
 
 
 def reply_of(question: Question, completion: Completion) -> Reply:

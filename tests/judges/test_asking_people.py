@@ -11,7 +11,7 @@ from conftest import slate
 
 import app
 from judges.asking_people import audit, lot, route
-from judges.reply import Reply
+from judges.reply import Reply, kept
 from labeling.records import Annotator, Candidate, HumanRequest, InvalidRecord, JudgeCall, Label, Lineage, Slate
 from labeling.store import Store
 from labeling.stored_requests import RequestCount
@@ -31,7 +31,7 @@ def judged(store: Store, one: Slate, p: float, first_sides: tuple[int, int] | No
         reply = Reply(order, "[[A]]" if side == 0 else "[[B]]")
         call = JudgeCall(f"{one.id}{order}", JUDGE, one.id, "unsettled")
         store.reserve_call(call)
-        store.settle_call(JudgeCall(call.key, JUDGE, one.id, "label", reply.to_json()))
+        store.settle_call(JudgeCall(call.key, JUDGE, one.id, "label", kept([reply])))
     ranks = (1, 1) if p == 0.5 else (1, 2) if p > 0.5 else (2, 1)
     store.add_labels([Label(one.id, JUDGE, "ranked", f"judged {one.id}", ranks, p)])
     return one.id

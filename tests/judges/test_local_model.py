@@ -22,7 +22,7 @@ from judges.config import load_judge
 from judges.local_model import VERDICTS_OF_PAIRS, LocalJudge, bracketed, reply_by
 from judges.orders import combine_pairs
 from judges.questions import pair_questions
-from judges.reply import Reply
+from judges.reply import Reply, replies_in
 from labeling.records import Candidate, Message, Slate, Spending, UserError
 from labeling.store import Store
 from rlhf.reply_probabilities import ReplyModel
@@ -135,7 +135,7 @@ def test_both_orders_are_asked_and_each_counts_for_the_candidate_it_showed(store
     one, other = (0.7 + 0.05 / 2) / 0.95, 1 - (0.2 + 0.1 / 2) / 0.9
     assert label.probability == pytest.approx((one + other) / 2)
     calls = store.judge_calls(judge.annotator.id).values()
-    assert sorted(Reply.from_json(call.reply).order for call in calls) == [(0, 1), (1, 0)]
+    assert sorted(replies_in(call.reply)[0].order for call in calls) == [(0, 1), (1, 0)]
     assert label_slates(judge, [pair], store).outcomes == {}
     assert len(model.texts) == 2
 

@@ -8,7 +8,7 @@ import pytest
 from judges.endpoint import Completion
 from judges.orders import combine, weak_order
 from judges.questions import questions
-from judges.reply import Reply, alternatives_at, reply_of
+from judges.reply import Reply, alternatives_at, kept, replies_in, reply_of
 from judges.rubric import Rubric
 from labeling.records import Candidate, Message, Prompt, Slate
 
@@ -75,7 +75,7 @@ def test_chances_are_read_where_the_verdict_stands() -> None:
     asked = questions(Rubric("r", "x"), Slate(Prompt((Message("user", "Q"),)), (Candidate("a"), Candidate("b"))))[0]
     reply = reply_of(asked, Completion("So A wins: [[A]]", "stop", "", tokens, None, 0.1))
     assert reply.chances == pytest.approx({"A": 0.5, "B": 0.25, "TIE": 0.125})
-    assert Reply.from_json(reply.to_json()) == reply
+    assert replies_in(kept([reply])) == [reply]
 
 
 def test_chances_of_another_text_are_not_believed() -> None:

@@ -9,8 +9,12 @@ import pytest
 from conftest import LlamaServer, Reply, Scripted, completion
 
 from judges.batch import label_slates
+from judges.calibration import calibrate
 from judges.config import load_judge
 from judges.endpoint_judge import EndpointJudge
+from judges.probe import PROBED
+from judges.reply import replies_in
+from labeling.quality import Share
 from labeling.store import Store
 
 DATA = Path(__file__).parents[2] / "data"
@@ -22,8 +26,11 @@ def able(request: dict[str, Any], n: int, seen: list[int]) -> Reply:
     """A server that heeds everything it is asked for."""
     if "response_format" in request:
         return completion('{"verdict": "A"}')
-    if request.get("logprobs"):
-        return completion("A", logprobs={"content": [{**A, "top_logprobs": [A, B]}]})
+    if request.get("logprobs") or "n" in request:
+        tokens = {"content": [{**A, "top_logprobs": [A, B]}]} if request.get("logprobs") else None
+        body = json.loads(completion("A", logprobs=tokens).body)
+        body["choices"] *= request.get("n", 1)
+        return Reply(json.dumps(body).encode())
     if "seed" in request:
         return completion(f"letters of {request['seed']}")
     return completion("1 2 3 4", "length")
@@ -58,7 +65,7 @@ def refuses(*refused: str) -> Callable[[dict[str, Any], int], Reply]:
     return reply
 
 
-WANTED = {"schema": True, "samples": 2, "temperature": 0.7}
+WANTED = {"schema": True, "samples": 2, "temperature": 0.7, "n": True}
 
 
 def checked(scripted: Scripted, judge_file: Callable[..., Path], store: Store, **settings: Any) -> EndpointJudge:
@@ -72,8 +79,9 @@ def test_a_server_that_can_do_it_all(scripted: Scripted, judge_file: Callable[..
     judge = checked(scripted, judge_file, store)
     assert judge.remarks == ()
     assert (judge.endpoint.logprobs, judge.endpoint.schema, judge.endpoint.token_limit) == (True, True, "max_tokens")
-    assert len(scripted.requests) == 5
-    assert store.judge_spending(judge.annotator.id).calls == 5  # the check is on the books too
+    assert judge.endpoint.n is True
+    assert len(scripted.requests) == 6
+    assert store.judge_spending(judge.annotator.id).calls == 6  # the check is on the books too
 
 
 @pytest.mark.parametrize("server", [without, refuses])
@@ -81,6 +89,7 @@ def test_a_server_that_can_do_it_all(scripted: Scripted, judge_file: Callable[..
     ("field", "setting", "remark"),
     [
         ("logprobs", "logprobs", "token probabilities (logprobs): verdicts count as votes"),
+        ("n", "n", "several replies at once (n): each sample is a call of its own"),
         ("response_format", "schema", "the JSON schema (schema): the last verdict in a reply of free form counts"),
     ],
 )
@@ -127,7 +136,7 @@ def test_a_limit_that_is_ignored_under_both_names_is_said(
 
 def test_a_seed_that_is_ignored_is_said(scripted: Scripted, judge_file: Callable[..., Path], store: Store) -> None:
     scripted.reply = without("seed")
-    judge = checked(scripted, judge_file, store, logprobs=False, schema=False)
+    judge = checked(scripted, judge_file, store, logprobs=False, schema=False, n=False)
     assert judge.remarks == ("it ignores seed: asking the same again may give another reply",)
 
 
@@ -137,7 +146,7 @@ def test_verdicts_by_schema_have_chances_and_samples_have_seeds(
     tokens = [{"token": text, "logprob": -0.1, "top_logprobs": []} for text in ('{"verdict": "', "A", '"}')]
     tokens[1]["top_logprobs"] = [{"token": "A", "logprob": -0.2231436}, {"token": "B", "logprob": -1.6094379}]
     scripted.reply = lambda request, n: completion('{"verdict": "A"}', logprobs={"content": tokens})
-    judge = load_judge(judge_file(scripted.url, **WANTED), DATA)
+    judge = load_judge(judge_file(scripted.url, **{**WANTED, "n": False}), DATA)
     label_slates(judge, store.slates()[:1], store)
     (label,) = store.labels(annotator=judge.annotator.id)
     assert label.probability == pytest.approx(0.5)  # 0.8 for whichever is shown first
@@ -148,6 +157,40 @@ def test_verdicts_by_schema_have_chances_and_samples_have_seeds(
 
 
 def test_a_real_server(llama: LlamaServer, judge_file: Callable[..., Path], store: Store) -> None:
-    judge = load_judge(judge_file(llama.base_url, schema=True), DATA).checked(store)
+    """It heeds all of it; and both samples of a question come from one call, which bills the question once."""
+    wanted = {"schema": True, "samples": 2, "temperature": 0.7, "n": True}
+    judge = load_judge(judge_file(llama.base_url, **wanted), DATA).checked(store)
     assert isinstance(judge, EndpointJudge)
     assert judge.remarks == ()
+    label_slates(judge, store.slates()[:1], store)
+    calls = [call for call in store.judge_calls(judge.annotator.id).values() if call.slate_id != PROBED]
+    assert len(calls) == 2
+    for call in calls:
+        assert len(replies_in(call.reply)) == 2
+        assert 2 <= call.completion_tokens <= 2 * 12
+        assert call.prompt_tokens < 400
+
+
+def several(*texts: str) -> Reply:
+    body = json.loads(completion(texts[0]).body)
+    body["choices"] = [{"index": i, "message": {"content": t}, "finish_reason": "stop"} for i, t in enumerate(texts)]
+    return Reply(json.dumps(body).encode())
+
+
+def test_samples_of_one_call_count_each(scripted: Scripted, judge_file: Callable[..., Path], store: Store) -> None:
+    """Three of four name the first one shown, in both orders: P = (3/4 + 1/4) / 2. One without a verdict spoils all."""
+    scripted.reply = lambda request, n: several("[[A]]", "[[A]]", "[[B]]", "[[A]]" if n > 1 else "hm", "[[B]]")
+    judge = load_judge(judge_file(scripted.url, samples=4, temperature=0.7, n=True), DATA)
+    (first,) = store.slates()[:1]
+    assert label_slates(judge, [first], store).outcomes == {"parse_failure": 1}
+    assert label_slates(judge, [first], store).outcomes == {"tie": 1}
+    assert [request["n"] for request in scripted.requests] == [4] * 4
+    (label,) = store.labels(annotator=judge.annotator.id)
+    assert label.probability == 0.5
+    (most, *_) = store.judge_attempts(judge.annotator.id)
+    assert len(replies_in(most.reply)) == 4  # more than was asked for does not count
+    bias = calibrate(judge.annotator.id, store, {})
+    assert bias.samples == Share(6, 12)  # of four replies three agree, in both orders
+    scripted.reply = lambda request, n: several("[[A]]", "[[B]]")
+    label_slates(load_judge(judge_file(scripted.url, name="u"), DATA), [first], store)
+    assert [len(replies_in(c.reply)) for c in store.judge_attempts(store.labels()[-1].annotator)] == [1, 1]

@@ -13,6 +13,7 @@ from pathlib import Path
 from conftest import HERE, LlamaServer, Reply, Scripted, completion
 
 from judges.batch import label_slates
+from judges.calibration import calibrate
 from judges.config import load_judge
 from judges.probe import PROBED
 from judges.verdict import FINAL_CALLS, VERDICTS
@@ -64,6 +65,23 @@ def test_a_batch_through_a_real_model(llama: LlamaServer, judge_file: Callable[.
         if label.outcome == "ranked":
             assert label.probability is not None
             assert 0 < label.probability < 1  # from token probabilities, not votes
+
+
+def test_a_real_model_that_follows_the_place_makes_ties_and_is_reported(
+    llama: LlamaServer, judge_file: Callable[..., Path], store: Store
+) -> None:
+    """SmolLM2 names the place and not the answer: its orders contradict each other, and that is what is said of it."""
+    judge = load_judge(judge_file(llama.base_url, schema=True, max_tokens=24), DATA)
+    outcomes = label_slates(judge, store.slates()[:3], store).outcomes
+    contradicted = [label for label in store.labels() if label.reason == "the two orders contradict each other"]
+    assert outcomes["tie"] >= len(contradicted) > 0
+    assert {label.ranks for label in contradicted} == {(1, 1)}
+    measured = calibrate(judge.annotator.id, store, {})
+    assert measured.outcomes == outcomes
+    assert measured.orders.whole == outcomes["tie"] + outcomes["label"]
+    assert measured.orders.part <= measured.orders.whole - len(contradicted)
+    assert abs(measured.bias.place.mean) > 0.5
+    assert any(line.startswith("both orders name the same answer: 0%") for line in measured.lines())
 
 
 def test_a_server_that_dies_leaves_failures_which_the_next_run_mends(

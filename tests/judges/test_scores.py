@@ -20,7 +20,7 @@ from judges.endpoint import Completion
 from judges.endpoint_judge import EndpointJudge
 from judges.questions import score_questions
 from judges.reply import Reply as Kept
-from judges.reply import named, reply_of
+from judges.reply import kept, named, replies_in, reply_of
 from judges.rubric import Rubric, load_rubric
 from judges.score_reading import read_score
 from judges.scores import combine_scores
@@ -87,7 +87,7 @@ def test_the_expected_score_weighs_all_scores_by_their_probability() -> None:
     found = scored("[[8]]", ("[[", {}), ("8", {"8": 0.5, "9": 0.3, "10": 0.1, "11": 0.05, "x": 0.05}), ("]]", {}))
     assert found.stated.score == 8
     assert found.score == pytest.approx(7.7 / 0.9)
-    assert Kept.from_json(found.to_json()) == found
+    assert replies_in(kept([found])) == [found]
     assert scored("[[8]]").score == 8
 
 
