@@ -19,6 +19,9 @@ Mode = Literal["pairs", "rankings"]
 Queue = Literal["new", "disputed"]
 SIZES: dict[Mode, tuple[int, int]] = {"pairs": (2, 2), "rankings": (3, MAX_CANDIDATES)}
 LEASE_SECONDS = 15 * 60.0  # long enough to read nine long answers, short enough that a closed tab blocks nobody
+AHEAD_SECONDS = 3 * 60.0  # what waits behind it goes to others sooner, if its person is not heard of any more
+MOST_AHEAD = 20
+FAIR_SHARE = 5  # of so many slates that a person could be given, one is held ahead for them
 REPEAT_AFTER = 10  # answers between a slate and its repeat, so that it is judged again and not remembered
 
 

@@ -101,4 +101,6 @@ class ProjectDatabase:
     def rows(self, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> list[dict[str, Any]]:
         """The rows that a SELECT gives."""
         with self._explained():
-            return list(self.db.query(sql, parameters))
+            found = self.db.conn.execute(sql, parameters)  # sqlite-utils would put a savepoint around each read
+            names = [column[0] for column in found.description]
+            return [dict(zip(names, row, strict=True)) for row in found]

@@ -150,6 +150,9 @@ CREATE INDEX human_request_judge ON human_request(judge, reason);
 ALTER TABLE slate ADD COLUMN place REAL;
 CREATE INDEX slate_requested ON slate(closed, place) WHERE place IS NOT NULL;
 """
+EIGHTH = """
+CREATE INDEX lease_annotator ON lease(annotator, turn);
+"""
 
 
 def first_shape(db: Database) -> None:
@@ -187,13 +190,18 @@ def human_requests(db: Database) -> None:
     _run_all(db, SEVENTH)
 
 
+def leases_by_person(db: Database) -> None:
+    """What somebody holds is found without looking at what all others hold."""
+    _run_all(db, EIGHTH)
+
+
 def _run_all(db: Database, statements: str) -> None:
     for statement in statements.split(";\n"):
         if statement.strip():
             db.execute(statement)
 
 
-STEPS = (first_shape, clips, people, revocations, judging, labels_by_slate, human_requests)
+STEPS = (first_shape, clips, people, revocations, judging, labels_by_slate, human_requests, leases_by_person)
 
 
 def migrate(db: Database, path: str) -> None:

@@ -12,88 +12,45 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from random import SystemRandom
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, model_validator
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from labeling import account_routes, clip_routes, quality_routes
-from labeling.assignment import LEASE_SECONDS, SIZES, Mode, Queue, display_order, human_id, ranks_of_candidates
+from labeling.assignment import (
+    LEASE_SECONDS,
+    SIZES,
+    Queue,
+    display_order,
+    human_id,
+    ranks_of_candidates,
+)
 from labeling.blind_view import blind, in_places, sides
 from labeling.clip_routes import Clips
+from labeling.group_commit import GroupCommit
 from labeling.guard import Guard, is_loopback
+from labeling.label_requests import LeaseRequest, Name, ReviseRequest, SubmitRequest, UndoRequest
 from labeling.pages import static
 from labeling.qualifying import Qualifying
-from labeling.records import MAX_CANDIDATES, MAX_TEXT, Annotator, InvalidRecord, Label, Slate, UserError
+from labeling.records import Annotator, InvalidRecord, Label, Slate, UserError
 from labeling.rich_text import plain, rich
 from labeling.sign_in import SignIn
-from labeling.store import Conflict, Store
+from labeling.store import Conflict, Lease, Store
 from labeling.webhooks import Sender
 
-Name = Annotated[str, Field(pattern=r"^[\w.@-]{1,64}$")]
-ClientKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{8,64}$")]
-Rank = Annotated[StrictInt, Field(ge=1, le=MAX_CANDIDATES)]
-Place = Annotated[StrictInt, Field(ge=0, lt=MAX_CANDIDATES)]
-Word = Annotated[str, Field(pattern=r"^[\w-]{1,40}$")]
+MOST_CHARACTERS = 300_000  # of one reply, beyond its first slate: what is left out comes with a later one
+CLIPS_AHEAD = 4  # slates whose clips are made before they are shown; the page loads as many
 HANG_UP_SECONDS = 1.0
 KEEP_ALIVE_SECONDS = 120  # whoever reads two long answers finds the connection open when they click
 RANDOM = SystemRandom()
-
-
-class LeaseRequest(BaseModel):
-    """Ask for something to label. annotator: who labels, in a project without accounts; else it is who signed in.
-
-    queue: "disputed" asks for slates that people contradict each other on, to decide; for owners and reviewers.
-    """
-
-    model_config = ConfigDict(extra="forbid")
-    annotator: Name = "local"
-    mode: Mode = "pairs"
-    queue: Queue = "new"
-
-
-class UndoRequest(LeaseRequest):
-    """Take back the last answer of this mode."""
-
-    client_key: ClientKey
-
-
-class SubmitRequest(UndoRequest):
-    """An answer: `ranks[place]` for the outcome "ranked" (1 = best, equal = tied), none otherwise.
-
-    unranked: places that were left out of the order; they share the last rank. strength: of a pair, from 0 (about
-    equal) to 1. criteria: of a pair, which place is better by a single criterion.
-    """
-
-    slate: Annotated[str, Field(pattern=r"^slate_[0-9a-f]{16}$")]
-    outcome: Annotated[str, Field(pattern="^(ranked|both_bad|skip)$")]
-    ranks: Annotated[list[Rank], Field(min_length=2, max_length=MAX_CANDIDATES)] | None = None
-    unranked: Annotated[list[Place], Field(max_length=MAX_CANDIDATES)] = []
-    strength: Annotated[float, Field(ge=0, le=1)] | None = None
-    reason: Annotated[str, Field(max_length=MAX_TEXT)] = ""
-    flags: Annotated[list[Word], Field(max_length=10)] = []
-    criteria: Annotated[dict[Word, Literal["left", "right", "tie"]], Field(max_length=20)] = {}
-    seconds: Annotated[float, Field(ge=0, le=86400, allow_inf_nan=False)] | None = None
-
-    @model_validator(mode="after")
-    def _ranks_belong_to_ranked(self) -> SubmitRequest:
-        if (self.outcome == "ranked") != (self.ranks is not None):
-            raise ValueError("ranks are given exactly when the outcome is 'ranked'")
-        return self
-
-
-class ReviseRequest(SubmitRequest):
-    """An answer in the place of a recent one of the same person. replaces: the client_key of that one."""
-
-    replaces: ClientKey
 
 
 def create_app(store: Store, clips: Clips | None = None) -> FastAPI:
@@ -115,21 +72,40 @@ def api(store: Store, clips: Clips | None = None) -> FastAPI:
     app.add_exception_handler(StarletteHTTPException, _explain_http)
     app.add_exception_handler(UserError, _explain_user_error)
 
+    group = GroupCommit(store)
+
+    def reply(person: str, asked: LeaseRequest, write: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The reply of a writing route: what it says of its write, and what this person is to label from now on."""
+
+        def work() -> tuple[dict[str, Any], list[Lease]]:
+            return write(), _leases(store, person, asked)
+
+        said, leases = group.run(work)
+        qualifying = store.qualifying(person)
+        said |= {"qualifying": qualifying and _round(qualifying)}
+        return {**said, **_shown(store, clips, leases, asked.have), **_standing(store, person, asked.queue)}
+
     @app.post("/api/lease")
     def lease(asked: LeaseRequest, request: Request) -> dict[str, Any]:
         """What to label now and after that."""
         person = _person(store, request, asked)
-        if person not in store.annotators():  # one that is there keeps the weight that somebody gave it
-            store.add_annotator(Annotator(person, "judge" if person.startswith("script:") else "human"))
-        return _next(store, clips, person, asked)
+
+        def introduced() -> dict[str, Any]:
+            store.introduce(Annotator(person, "judge" if person.startswith("script:") else "human"))
+            return {}
+
+        return reply(person, asked, introduced)
 
     @app.post("/api/submit")
     def submit(answer: SubmitRequest, request: Request) -> dict[str, Any]:
         """Answer a slate that was leased. The same client_key again is the same answer."""
         person = _person(store, request, answer)
         label_in = partial(_label, answer, person)
-        added = store.answer_lease(answer.client_key, answer.slate, person, label_in)
-        return {"added": added, **_next(store, clips, person, answer)}
+        return reply(
+            person,
+            answer,
+            lambda: {"added": store.answer_lease(answer.client_key, answer.slate, person, label_in)},
+        )
 
     @app.post("/api/revise")
     def revise(answer: ReviseRequest, request: Request) -> dict[str, Any]:
@@ -141,8 +117,24 @@ def api(store: Store, clips: Clips | None = None) -> FastAPI:
                 raise Conflict("the answer to be changed is about another comparison")
             return _label(answer, person, old.order)
 
-        added = store.revise(answer.client_key, answer.replaces, person, label_in)
-        return {"added": added, **_next(store, clips, person, answer)}
+        return reply(
+            person, answer, lambda: {"added": store.revise(answer.client_key, answer.replaces, person, label_in)}
+        )
+
+    @app.post("/api/undo")
+    def undo(asked: UndoRequest, request: Request) -> dict[str, Any]:
+        """Take back the last answer, and have its slate again."""
+        person = _qualified(store, _person(store, request, asked))
+        size = SIZES[asked.mode]
+        return reply(
+            person, asked, lambda: {"taken_back": store.take_back(asked.client_key, person, size, LEASE_SECONDS)}
+        )
+
+    @app.post("/api/heartbeat")
+    def heartbeat(asked: LeaseRequest, request: Request) -> dict[str, int]:
+        """Keep what this person holds: their page is open before them."""
+        person = _person(store, request, asked)
+        return {"held": group.run(lambda: store.extend_leases(person, LEASE_SECONDS))}
 
     @app.get("/api/recent")
     def recent(request: Request, annotator: Name = "local") -> dict[str, Any]:
@@ -163,18 +155,6 @@ def api(store: Store, clips: Clips | None = None) -> FastAPI:
         text = settings.guidelines
         guidelines = {"text": plain(text), "html": rich(text)} if text.strip() else None
         return {"strength": settings.strength, "criteria": settings.criteria, "guidelines": guidelines}
-
-    @app.post("/api/undo")
-    def undo(asked: UndoRequest, request: Request) -> dict[str, Any]:
-        """Take back the last answer, and have its slate again."""
-        person = _qualified(store, _person(store, request, asked))
-        taken_back = store.take_back(asked.client_key, person, SIZES[asked.mode], LEASE_SECONDS)
-        return {"taken_back": taken_back, **_next(store, clips, person, asked)}
-
-    @app.post("/api/heartbeat")
-    def heartbeat(asked: LeaseRequest, request: Request) -> dict[str, int]:
-        """Keep what this person holds: their page is open before them."""
-        return {"held": store.extend_leases(_person(store, request, asked), LEASE_SECONDS)}
 
     @app.get("/api/progress")
     def progress(request: Request, annotator: Name = "local") -> dict[str, Any]:
@@ -244,16 +224,38 @@ def _label(answer: SubmitRequest, person: str, order: Sequence[int]) -> Label:
     )
 
 
-def _next(store: Store, clips: Clips | None, person: str, asked: LeaseRequest) -> dict[str, Any]:
-    """The reply of every writing route: what this person is to label now and after that, and where they stand."""
-    with store.writing():
-        lease, after = (
-            store.lease(person, _shuffled, SIZES[asked.mode], LEASE_SECONDS, ahead=n, queue=asked.queue) for n in (0, 1)
-        )
-        qualifying = store.qualifying(person)
-    clip_routes.prepare(clips, [(held.slate, held.order) for held in (lease, after) if held])
-    shown = {name: held and blind(held.slate, held.order) for name, held in (("lease", lease), ("next", after))}
-    return {**shown, "qualifying": qualifying and _round(qualifying), **_standing(store, person, asked.queue)}
+def _leases(store: Store, person: str, asked: LeaseRequest) -> list[Lease]:
+    """What this person is to label now and after that. What is to be decided changes, so only one of it comes ahead."""
+    ahead = asked.ahead if asked.queue == "new" else min(asked.ahead, 1)
+    return store.leases(person, _shuffled, SIZES[asked.mode], LEASE_SECONDS, ahead, asked.queue)
+
+
+def _shown(store: Store, clips: Clips | None, leases: Sequence[Lease], have: Sequence[str]) -> dict[str, Any]:
+    """The slates of a reply: `lease` to answer now, and `after` it; of those that the page has, the id alone.
+
+    Long texts are not all sent at once: what `after` leaves out is in a later reply.
+    """
+    soon = leases[: 1 + CLIPS_AHEAD] if clips else []
+    wanted = {lease.slate_id for lease in leases} - {*have}
+    slates = {slate.id: slate for slate in store.slates(ids=[*wanted, *(lease.slate_id for lease in soon)])}
+    clip_routes.prepare(clips, [(slates[lease.slate_id], lease.order) for lease in soon])
+    shown: list[dict[str, Any]] = []
+    room = MOST_CHARACTERS
+    for lease in leases:
+        if lease.slate_id not in wanted:
+            shown.append({"slate": lease.slate_id})
+            continue
+        slate = slates[lease.slate_id]
+        room -= _size(slate) if shown else 0
+        if room < 0:
+            break
+        shown.append(blind(slate, lease.order))
+    return {"lease": shown[0] if shown else None, "after": shown[1:]}
+
+
+def _size(slate: Slate) -> int:
+    """How many characters a person may read of it."""
+    return sum(len(m.content) for m in slate.prompt.messages) + sum(len(c.text) for c in slate.candidates)
 
 
 def _round(qualifying: Qualifying) -> dict[str, Any]:
@@ -262,8 +264,8 @@ def _round(qualifying: Qualifying) -> dict[str, Any]:
     return {**told, "agreed": qualifying.agreed, "least": qualifying.least} if qualifying.failed else told
 
 
-def _shuffled(slate: Slate) -> tuple[int, ...]:
-    return display_order(len(slate.candidates), RANDOM)
+def _shuffled(k: int) -> tuple[int, ...]:
+    return display_order(k, RANDOM)
 
 
 def _standing(store: Store, person: str, queue: Queue = "new") -> dict[str, Any]:

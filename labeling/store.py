@@ -57,6 +57,12 @@ class Store(StoredLeases, StoredJudging, StoredRuns, StoredAccounts, StoredWebho
         sql += "flip_rate = excluded.flip_rate"
         self.db.execute(sql, [a.id, a.kind, a.weight, a.flip_rate])
 
+    def introduce(self, a: Annotator) -> None:
+        """Add an annotator unless it is there: one that is keeps the weight that somebody gave it."""
+        with self.writing() as db:
+            sql = "INSERT OR IGNORE INTO annotator (id, kind, weight, flip_rate) VALUES (?, ?, ?, ?)"
+            db.execute(sql, [a.id, a.kind, a.weight, a.flip_rate])
+
     def annotators(self) -> dict[str, Annotator]:
         """All annotators, by id."""
         rows = self.rows("SELECT * FROM annotator")

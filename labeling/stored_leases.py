@@ -14,10 +14,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from labeling.assignment import REPEAT_AFTER, Queue, draw, kind_of_next
+from labeling.assignment import AHEAD_SECONDS, FAIR_SHARE, REPEAT_AFTER, Queue, draw, kind_of_next
 from labeling.qualifying import Qualifying, agreement
 from labeling.quality import disputed_slates
-from labeling.records import Purpose, Slate
+from labeling.records import Purpose
 from labeling.stored_requests import StoredRequests
 from labeling.stored_slates import label_of
 
@@ -44,57 +44,89 @@ NEWEST = f"""SELECT id FROM slate INDEXED BY slate_open
 
 @dataclass(frozen=True)
 class Lease:
-    """A slate given to one annotator until `expires` (Unix seconds), in the order in which it is to be shown."""
+    """A slate given to one annotator for some time, in the order in which it is to be shown."""
 
-    slate: Slate
+    slate_id: str
     order: tuple[int, ...]
-    expires: float
     purpose: Purpose = "teach"
 
 
 class StoredLeases(StoredRequests):
     """The part of `labeling.store.Store` that knows who is shown what next."""
 
-    def lease(
+    def leases(
         self,
         annotator: str,
-        order_of: Callable[[Slate], Sequence[int]],
+        order_of: Callable[[int], Sequence[int]],
         k: tuple[int, int],
         seconds: float,
         ahead: int = 0,
         queue: Queue = "new",
-    ) -> Lease | None:
-        """Give `annotator` the newest slate of k[0]..k[1] candidates that still wants an answer from a person.
+    ) -> list[Lease]:
+        """Give `annotator` the newest slate of k[0]..k[1] candidates that wants an answer from a person, and some more.
 
         A slate wants answers while fewer people than the setting `overlap` have answered it or hold it. At the rates
         that are set, an item with a known answer or a mirrored repeat comes instead. The annotator's own live leases
-        come first, in their turn, so a reload shows the same slate in the same order. ahead: how many of these to pass
-        over; 1 gives the slate that comes after the current one, and it cannot change any more. `order_of(slate)`
-        draws the order for a new lease. queue: "disputed" gives slates on which people contradict each other.
+        come first, in their turn, so a reload shows the same slate in the same order. ahead: how many come after the
+        first, at most; what was given cannot change any more. Those run out sooner than the first, which is held for
+        `seconds`, and where there are few slates they are few, so that others find some too. `order_of(k)` draws the
+        order for a new lease. queue: "disputed" gives slates on which people contradict each other.
         """
         asked: dict[str, Any] = {"who": annotator, "least": k[0], "most": k[1], "now": time.time()}
+        later = min(seconds, AHEAD_SECONDS)
         with self.writing():
             qualifying = self.qualifying(annotator)
             if qualifying and qualifying.failed:
-                return None
-            held = self.rows(
-                "SELECT slate_id, turn, purpose FROM lease JOIN slate ON slate.id = slate_id WHERE annotator = :who "
-                "AND expires > :now AND k BETWEEN :least AND :most AND (purpose = 'adjudicate') = :deciding "
-                "ORDER BY turn LIMIT 1 OFFSET :ahead",
-                {**asked, "ahead": ahead, "deciding": queue == "disputed"},
-            )
-            chosen = (held[0]["slate_id"], held[0]["purpose"]) if held else self._choose(asked, queue)
-            if chosen is None:
-                return None
-            slate, purpose = self.slate(chosen[0]), chosen[1]
-            assert slate is not None
-            shown = self._shown(slate.id, annotator)
-            mirrored = self._mirrored(slate.id, annotator) if purpose == "repeat" else ()
-            order = shown[0] if shown else mirrored or tuple(order_of(slate))
-            last = self.rows("SELECT coalesce(max(turn), 0) + 1 AS turn FROM lease WHERE annotator = ?", [annotator])
-            expires = asked["now"] + seconds
-            self._add_lease(slate.id, annotator, order, expires, (held or last)[0]["turn"], purpose)
-        return Lease(slate, order, expires, purpose)
+                return []
+            leases = self._held(asked, 1 + ahead, queue)
+            self._renew(annotator, [lease.slate_id for lease in leases], asked["now"], seconds, later)
+            most = self._fair(asked, len(leases), ahead) if ahead > 1 else ahead
+            while len(leases) <= most and (chosen := self._choose(asked, queue)):
+                until = asked["now"] + (later if leases else seconds)
+                leases.append(self._give(annotator, *chosen, order_of, until))
+        return leases
+
+    def _held(self, asked: dict[str, Any], most: int, queue: Queue) -> list[Lease]:
+        """What this person holds, in its turn."""
+        rows = self.rows(
+            "SELECT slate_id, display_order, purpose FROM lease JOIN slate ON slate.id = slate_id "
+            "WHERE annotator = :who AND expires > :now AND k BETWEEN :least AND :most "
+            "AND (purpose = 'adjudicate') = :deciding ORDER BY turn LIMIT :limit",
+            {**asked, "limit": most, "deciding": queue == "disputed"},
+        )
+        return [Lease(row["slate_id"], tuple(json.loads(row["display_order"])), row["purpose"]) for row in rows]
+
+    def _renew(self, annotator: str, slate_ids: Sequence[str], now: float, first: float, later: float) -> None:
+        """Let leases run for so many seconds from now, the first and the later ones; no time is shortened."""
+        self.db.execute(
+            "UPDATE lease SET expires = max(expires, CASE slate_id WHEN ? THEN ? ELSE ? END) "
+            "WHERE annotator = ? AND slate_id IN (SELECT value FROM json_each(?))",
+            [next(iter(slate_ids), ""), now + first, now + later, annotator, json.dumps(slate_ids)],
+        )
+
+    def _fair(self, asked: dict[str, Any], held: int, ahead: int) -> int:
+        """How many slates a person may hold ahead: one, and more where there are many for all."""
+        settings = self.settings()
+        limit = {"overlap": settings.overlap, "stale": settings.stale_iterations, "enough": FAIR_SHARE * ahead}
+        sql = f"SELECT count(*) AS n FROM (SELECT 1 FROM slate WHERE {WANTED} AND id NOT IN {HELD} LIMIT :enough)"
+        return min(ahead, max(1, (held + int(self.rows(sql, {**asked, **limit})[0]["n"])) // FAIR_SHARE))
+
+    def _give(
+        self,
+        annotator: str,
+        slate_id: str,
+        purpose: Purpose,
+        order_of: Callable[[int], Sequence[int]],
+        until: float,
+    ) -> Lease:
+        """Make a lease, behind all that this person holds; one that ran out comes back in the order that it had."""
+        shown = self._shown(slate_id, annotator)
+        k = self.rows("SELECT k FROM slate WHERE id = ?", [slate_id])[0]["k"]
+        mirrored = self._mirrored(slate_id, annotator) if purpose == "repeat" else ()
+        order = shown[0] if shown else mirrored or tuple(order_of(k))
+        last = self.rows("SELECT coalesce(max(turn), 0) AS turn FROM lease WHERE annotator = ?", [annotator])
+        self._add_lease(slate_id, annotator, order, until, last[0]["turn"] + 1, purpose)
+        return Lease(slate_id, order, purpose)
 
     def _choose(self, asked: dict[str, Any], queue: Queue) -> tuple[str, Purpose] | None:
         """What comes next, by the draw of this person's next place; what is drawn but lacking becomes a new slate."""
@@ -205,11 +237,18 @@ class StoredLeases(StoredRequests):
         )
 
     def extend_leases(self, annotator: str, seconds: float) -> int:
-        """Let the live leases of somebody who is still there run for `seconds` from now. Returns how many there are."""
+        """Keep what somebody holds who is still there. Returns how many live leases that are.
+
+        The first in turn runs for `seconds` from now, the others for the shorter time of what nobody has seen yet.
+        """
         now = time.time()
         with self.writing():
-            sql = "UPDATE lease SET expires = max(expires, ?) WHERE annotator = ? AND expires > ?"
-            return self.db.execute(sql, [now + seconds, annotator, now]).rowcount
+            held = self.rows(
+                "SELECT slate_id FROM lease WHERE annotator = ? AND expires > ? ORDER BY turn", [annotator, now]
+            )
+            ids = [row["slate_id"] for row in held]
+            self._renew(annotator, ids, now, seconds, min(seconds, AHEAD_SECONDS))
+        return len(ids)
 
     def waiting(self, annotator: str, k: tuple[int, int], queue: Queue = "new") -> int:
         """How many slates of k[0]..k[1] candidates this annotator holds or could still be given from a queue.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from labeling.records import UserError
 from labeling.settings import Settings, parse_settings
@@ -16,7 +17,7 @@ class StoredQuality(StoredSlates):
 
     def settings(self) -> Settings:
         """The project's settings. Raises UserError for values that this version does not know."""
-        return parse_settings({row["key"]: row["value"] for row in self.rows("SELECT * FROM setting")})
+        return _settings(tuple((row["key"], row["value"]) for row in self.rows("SELECT * FROM setting")))
 
     def set_settings(self, changes: Mapping[str, str]) -> Settings:
         """Change settings, given as text by key, and return all. Raises UserError and changes nothing for a bad one."""
@@ -47,7 +48,8 @@ class StoredQuality(StoredSlates):
             stood = self.rows("SELECT count(*) AS n FROM standing WHERE annotator = ?", [annotator])[0]["n"]
             sql = "INSERT INTO revocation (annotator, reason, author, created) VALUES (?, ?, ?, ?)"
             self.db.execute(sql, [annotator, reason.strip(), author, time.time()])
-            self.db.execute("DELETE FROM lease WHERE annotator = ?", [annotator])
+            # Their page may be open: if they come back, its order is still the one that they were shown.
+            self.db.execute("UPDATE lease SET expires = 0 WHERE annotator = ?", [annotator])
             sql = "UPDATE slate SET closed = 0 WHERE id IN (SELECT slate_id FROM label WHERE annotator = ?)"
             self.db.execute(sql, [annotator])
             return int(stood)
@@ -88,3 +90,8 @@ class StoredQuality(StoredSlates):
     def gold(self) -> dict[str, tuple[int, ...]]:
         """The known ranks of each item that has a known answer, by slate."""
         return {row["slate_id"]: tuple(json.loads(row["ranks"])) for row in self.rows("SELECT * FROM gold_item")}
+
+
+@lru_cache(maxsize=8)
+def _settings(given: tuple[tuple[str, str], ...]) -> Settings:
+    return parse_settings(dict(given))

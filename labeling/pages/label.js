@@ -1,5 +1,5 @@
-// The labeling page: what is on it, and how one slate follows the other. An answer goes into the outbox, and the next slate,
-// which came with the last reply, is shown at once. All text that comes from a model is put in as text, never as markup.
+// The labeling page: what is on it, and how one slate follows the other. An answer goes into the outbox, and the next slate
+// is shown at once: several are here already, so that work goes on where the connection does not. All text that comes from a model is put in as text, never as markup.
 
 import { inWords, isOpen, showGuidelines, showRecent, showSettings, unseen } from "./dialogs.js";
 import { Drafts } from "./drafts.js";
@@ -13,6 +13,8 @@ import { Server } from "./server.js";
 import { Workplace } from "./workplace.js";
 
 const POLL_MS = 3000;
+const AHEAD = 12; // slates that are here before they are needed: at 5 seconds each, a minute of work
+const LOADED_AHEAD = 4; // of clips, so many of them load
 const HEARTBEAT_MS = 60_000; // whoever has the page before them keeps their slates, however long they read
 
 let stop = () => {};
@@ -37,6 +39,7 @@ class LabelPage {
     this.signal = signal;
     this.server = new Server((line) => this.trouble(line), signal);
     this.outbox = new Outbox(this.server, {
+      holding: () => this.holding,
       changed: () => this.refreshCount(),
       sent: (reply) => this.take(reply),
       refused: (line) => this.refused(line),
@@ -51,9 +54,10 @@ class LabelPage {
     this.name = localStorage.getItem("prefloop.name") || "local";
     this.standing = { yours: 0, waiting: {}, qualifying: null };
     this.slate = null; // on the page
-    this.next = null; // comes after it, if that is known already
+    this.upcoming = []; // come after it
+    this.known = new Map(); // all slates that are here, by id: the server need not send them again
     this.workplace = null;
-    this.editing = null; // the earlier answer that is being changed; `slate` and `next` wait meanwhile
+    this.editing = null; // the earlier answer that is being changed; `slate` and `upcoming` wait meanwhile
     this.busy = false;
     signal.addEventListener("abort", () => this.players.provide([]));
     this.frame(root);
@@ -113,6 +117,11 @@ class LabelPage {
     return { annotator: this.name, mode: this.mode, queue: this.queue };
   }
 
+  /** What is here already, and how much is wanted. */
+  get holding() {
+    return { ahead: AHEAD, have: [...this.known.keys()] };
+  }
+
   /** Ask for what is to be answered now. */
   ask() {
     return this.request("lease", this.asking);
@@ -122,7 +131,7 @@ class LabelPage {
     this.busy = true;
     try {
       await this.outbox.empty();
-      const reply = await this.server.send(route, body);
+      const reply = await this.server.send(route, { ...body, ...this.holding });
       this.busy = false;
       this.editing = null;
       this.take(reply);
@@ -161,8 +170,7 @@ class LabelPage {
       return;
     }
     this.outbox.add("submit", body);
-    this.slate = this.next;
-    this.next = null;
+    this.slate = this.upcoming.shift() ?? null;
     if (this.slate) this.show();
     else this.wait();
   }
@@ -171,10 +179,15 @@ class LabelPage {
   take(reply) {
     this.standing = reply;
     this.refreshCount();
+    const named = [reply.lease, ...reply.after].filter(Boolean);
+    for (const slate of named) if (slate.candidates) this.known.set(slate.slate, slate);
     if (this.outbox.size || this.busy) return; // a later reply knows more
-    const known = this.slate !== null && this.slate.slate === reply.lease?.slate;
-    if (!known) this.slate = reply.lease;
-    this.next = reply.next;
+    const here = named.filter(({ slate }) => this.known.has(slate));
+    this.known = new Map(here.map(({ slate }) => [slate, this.known.get(slate)]));
+    const [now = null, ...later] = this.known.values();
+    const known = this.slate !== null && this.slate.slate === now?.slate;
+    if (!known) this.slate = now;
+    this.upcoming = later;
     if (this.workplace && (known || this.editing)) this.provide();
     else this.show();
   }
@@ -186,7 +199,7 @@ class LabelPage {
 
   /** The player of what is on the page, while the clips that come after it load. */
   provide() {
-    return this.players.provide([this.editing, this.slate, this.next].filter(Boolean));
+    return this.players.provide([this.editing, this.slate, ...this.upcoming.slice(0, LOADED_AHEAD)].filter(Boolean));
   }
 
   show() {
@@ -322,6 +335,7 @@ class LabelPage {
     this.mode = mode;
     localStorage.setItem("prefloop.mode", mode);
     this.slate = null;
+    this.upcoming = [];
     this.ask();
   }
 
@@ -335,8 +349,10 @@ class LabelPage {
     this.busy = true;
     await this.outbox.empty();
     this.name = name;
+    this.known.clear(); // each person sees an order of their own
     localStorage.setItem("prefloop.name", name);
     this.slate = null;
+    this.upcoming = [];
     await this.drafts.open(name);
     await this.outbox.open(name);
     this.ask();

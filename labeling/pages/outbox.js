@@ -4,7 +4,7 @@
 import { everything, forget, keep } from "./kept.js";
 
 export class Outbox {
-  /** `told.changed()` is called when the size changes; `told.sent(reply)` or `told.refused(line)` after each answer. */
+  /** `told.holding()`: what goes with each request beside the answer; `told.changed()` is called when the size changes; `told.sent(reply)` or `told.refused(line)` after each answer. */
   constructor(server, told) {
     this.server = server;
     this.told = told;
@@ -43,7 +43,7 @@ export class Outbox {
       let reply = null;
       let refusal = "";
       try {
-        reply = await this.server.send(route, body);
+        reply = await this.server.send(route, { ...body, ...this.told.holding() });
       } catch (refused) {
         refusal = refused.message;
       }

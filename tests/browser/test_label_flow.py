@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from label_world import SETTLED, Site, ask, key_of, note, preferred, shown, until
 from playwright.sync_api import BrowserContext, Page, expect
@@ -48,14 +49,14 @@ def test_the_next_slate_is_there_within_a_tenth_of_a_second(site: Site, page: Pa
 
 
 def test_answers_without_a_connection_are_shown_as_unsent_and_sent_once_each(site: Site, page: Page) -> None:
-    for n in reversed(range(4)):
+    for n in reversed(range(8)):
         ask(site.store, f"question {n}.", f"good {n}", f"bad {n}")
     page.goto(site.address)
     shown(page, "question 0.")
     page.context.set_offline(True)
-    page.keyboard.press(key_of(page, "good 0"))
-    shown(page, "question 1.")
-    page.keyboard.press(key_of(page, "good 1"))
+    for n in range(2):  # of eight slates a person holds one ahead, so that others find some too
+        shown(page, f"question {n}.")
+        page.keyboard.press(key_of(page, f"good {n}"))
     expect(page.locator(".unsent")).to_have_text("2 not sent")
     expect(note(page)).to_contain_text("Not sent yet")
     expect(page.get_by_text("The next comparison is on its way")).to_be_visible()
@@ -69,6 +70,31 @@ def test_answers_without_a_connection_are_shown_as_unsent_and_sent_once_each(sit
     shown(page, "question 3.")
     until(lambda: len(site.store.labels(history=True)) == 3)
     assert sorted(preferred(site.store), key=str) == [{(f"good {n}", "better than", f"bad {n}")} for n in range(3)]
+
+
+def test_a_lost_connection_does_not_stop_the_work_for_a_dozen_answers(site: Site, page: Page) -> None:
+    for n in reversed(range(70)):
+        ask(site.store, f"question {n}.", f"good {n}", f"bad {n}")
+    page.goto(site.address)
+    shown(page, "question 0.")
+    page.context.set_offline(True)
+    sent: list[Any] = []
+    page.on("request", lambda request: sent.append(request.post_data_json) if "submit" in request.url else None)
+    for n in range(12):
+        shown(page, f"question {n}.")
+        page.keyboard.press(key_of(page, f"good {n}"))
+    shown(page, "question 12.")  # and what is here can still be read
+    expect(page.locator(".unsent")).to_have_text("12 not sent")
+    page.context.set_offline(False)
+    until(lambda: len(site.store.labels(history=True)) == 12)
+    expect(page.locator(".unsent")).to_be_empty()
+    shown(page, "question 12.")
+    page.keyboard.press(key_of(page, "good 12"))
+    shown(page, "question 13.")
+    until(lambda: len(site.store.labels(history=True)) == 13)
+    wanted = {("good " + str(n), "better than", "bad " + str(n)) for n in range(13)}
+    assert set().union(*preferred(site.store)) == wanted
+    assert len(sent[-1]["have"]) == 12  # what is here is not sent again
 
 
 def test_a_refused_answer_is_said_and_the_work_goes_on(site: Site, page: Page) -> None:

@@ -101,7 +101,12 @@ def error_of(reply: Any) -> str:
 
 def ids(reply: dict[str, Any]) -> tuple[str | None, str | None]:
     """The slates of a reply: the current one and the next one."""
-    return tuple(reply[name] and reply[name]["slate"] for name in ("lease", "next"))  # type: ignore[return-value]
+    return tuple(held and held["slate"] for held in (reply["lease"], after(reply)))  # type: ignore[return-value]
+
+
+def after(reply: dict[str, Any]) -> dict[str, Any] | None:
+    """The slate after the current one."""
+    return next(iter(reply["after"]), None)
 
 
 # The files
@@ -199,7 +204,7 @@ def test_a_clip_slate_is_blind(client, store, k):
     first = post(client, "lease", mode=mode)
     replies = [first, answer(client, first["lease"], mode=mode), post(client, "undo", **undone)]
     assert "secret" not in json.dumps(replies)
-    for held in (first["lease"], first["next"]):
+    for held in (first["lease"], after(first)):
         assert set(held) == {"slate", "prompt", "candidates"}
         assert [message["role"] for message in held["prompt"]] == ["user"]
         assert [set(candidate) for candidate in held["candidates"]] == [{"clip"}] * k
@@ -219,7 +224,7 @@ def test_clips_are_made_ahead_in_the_order_in_which_they_are_seen(client, store,
 
 
 def ids_in(reply: dict[str, Any]) -> list[dict[str, Any]]:
-    return [reply[name] for name in ("lease", "next") if reply[name]]
+    return [held for held in (reply["lease"], after(reply)) if held]
 
 
 def test_texts_need_no_clips(client, store, shelf):
@@ -235,9 +240,9 @@ def test_the_next_slate_comes_as_it_was_announced(client, store):
     store.add_slates([clip_slate(n) for n in range(5)])
     reply, seen = post(client, "lease"), 0
     while reply["lease"]:
-        announced = reply["next"]
+        announced = after(reply)
         store.add_slates([clip_slate(100 + seen)] if seen < 2 else [])  # newer ones come after what was announced
-        assert post(client, "lease")["next"] == announced
+        assert after(post(client, "lease")) == announced
         reply = answer(client, reply["lease"])
         assert reply["lease"] == announced
         seen += 1
@@ -251,9 +256,9 @@ def test_two_people_who_race_are_never_promised_the_same_slate(client, store):
     def work(name: str) -> None:
         reply = post(client, "lease", annotator=name)
         while reply["lease"]:
-            assert reply["lease"] != reply["next"]
+            assert reply["lease"] != after(reply)
             answered[name].append(reply["lease"]["slate"])
-            promised = reply["next"]
+            promised = after(reply)
             reply = answer(client, reply["lease"], annotator=name)
             assert reply["lease"] == promised or promised is None
 
@@ -280,10 +285,10 @@ def test_undo_puts_the_slate_taken_back_before_all_others(client, store):
     replies = [post(client, "lease")]
     for _ in range(2):
         replies.append(answer(client, replies[-1]["lease"]))
-    order = [reply["lease"] for reply in replies] + [replies[-1]["next"]]
+    order = [reply["lease"] for reply in replies] + [after(replies[-1])]
     for back in (1, 0):
         undone = post(client, "undo", client_key=next(KEYS))
-        assert (undone["lease"], undone["next"]) == (order[back], order[back + 1])
+        assert (undone["lease"], after(undone)) == (order[back], order[back + 1])
     reply = undone
     for held in order:
         assert reply["lease"] == held
@@ -298,7 +303,7 @@ def test_what_was_announced_and_ran_out_goes_to_others(client, store, monkeypatc
     time.sleep(0.25)
     bob = post(client, "lease", annotator="bob")
     assert ids(bob) == ids(ann)
-    assert answer(client, ann["next"], annotator="ann")["added"]  # a late answer counts all the same
+    assert answer(client, after(ann), annotator="ann")["added"]  # a late answer counts all the same
 
 
 def test_pairs_and_rankings_have_their_own_next(client, store):

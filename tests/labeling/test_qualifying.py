@@ -47,7 +47,8 @@ def answer(client: TestClient, lease: dict[str, Any], right: bool) -> dict[str, 
 
 
 def asked(reply: dict[str, Any]) -> list[str]:
-    return [shown["prompt"][0]["content"].split()[1] if shown else "" for shown in (reply["lease"], reply["next"])]
+    shown = [reply["lease"], *(reply["after"] or [None])]
+    return [one["prompt"][0]["content"].split()[1] if one else "" for one in shown]
 
 
 def test_agreement_counts_pairs_of_the_known_order():

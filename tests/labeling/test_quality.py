@@ -9,7 +9,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from api_client import client_of
+from api_client import client_of, lease
 
 from labeling.leaderboard import leaderboard
 from labeling.quality import Share, disputed_slates
@@ -120,10 +120,10 @@ def test_a_revoked_annotator_counts_for_nothing_until_restored(store: Store) -> 
     assert of(store, "human:ann").revoked == "answers at random"
     assert of(store, "human:bob").agrees.whole == 0
     # Their slate wants an answer from somebody else again, and they get none.
-    assert store.lease("human:ann", lambda s: (0, 1), PAIR, 60) is None
-    lease = store.lease("human:bob", lambda s: (0, 1), PAIR, 60)
-    assert lease is not None
-    assert lease.slate == own
+    assert lease(store, "human:ann") is None
+    given = lease(store, "human:bob")
+    assert given is not None
+    assert given.slate_id == own.id
     assert store.restore("human:ann") == 2
     assert store.labeled_slates() == before
 
@@ -179,12 +179,12 @@ def test_what_people_contradict_each_other_on_is_decided_once(store: Store) -> N
     people = ["human:ann", "human:bob", "human:cid"]
     assert disputed_slates(store.labels(), people) == [open_.id]
     assert store.quality().disputed == 1
-    assert store.lease("human:ann", lambda s: (0, 1), PAIR, 60, queue="disputed") is None  # a party to it
+    assert lease(store, "human:ann", queue="disputed") is None  # a party to it
     client = client_of(store)
     asked = {"annotator": "cid", "queue": "disputed"}
-    lease = client.post("/api/lease", json=asked).json()["lease"]
-    assert lease["slate"] == open_.id
-    ranks = [1, 2] if lease["candidates"][0]["text"] == "open 1" else [2, 1]  # the second candidate is better
+    held = client.post("/api/lease", json=asked).json()["lease"]
+    assert held["slate"] == open_.id
+    ranks = [1, 2] if held["candidates"][0]["text"] == "open 1" else [2, 1]  # the second candidate is better
     answer = {"client_key": "decision-1", "slate": open_.id, "outcome": "ranked", "ranks": ranks}
     assert client.post("/api/submit", json=asked | answer).json()["lease"] is None
     decided = next(s for s in store.labeled_slates() if s.slate.id == open_.id)
@@ -202,9 +202,9 @@ def test_the_queues_are_kept_apart(store: Store) -> None:
     say(store, "human:bob", disputed, (2, 1))
     for _ in range(2):  # also when both are held
         for queue, wanted, purpose in (("new", new, "teach"), ("disputed", disputed, "adjudicate")):
-            lease = store.lease("human:cid", lambda s: (0, 1), PAIR, 60, queue=queue)  # type: ignore[arg-type]
-            assert lease is not None
-            assert (lease.slate, lease.purpose) == (wanted, purpose)
+            given = lease(store, "human:cid", queue=queue)
+            assert given is not None
+            assert (given.slate_id, given.purpose) == (wanted.id, purpose)
             assert store.waiting("human:cid", PAIR, queue) == 1  # type: ignore[arg-type]
     assert store.waiting("human:ann", PAIR, "disputed") == 0
 

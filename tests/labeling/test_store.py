@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from api_client import lease
 
 from labeling.database import DATABASE
 from labeling.records import Annotator, Candidate, Label, Lineage, Message, Prompt, Slate, UserError
@@ -39,7 +40,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def lease_to(store: Store, annotator: str, k: tuple[int, int] = PAIR, seconds: float = 60.0):
-    return store.lease(annotator, lambda s: tuple(reversed(range(len(s.candidates)))), k, seconds)
+    return next(iter(store.leases(annotator, lambda n: tuple(reversed(range(n))), k, seconds)), None)
 
 
 # What is written comes back, once
@@ -115,10 +116,10 @@ def test_labeled_slates_carry_the_preferences_of_all_who_answered(store):
 def test_the_newest_slate_of_the_right_size_comes_first_and_a_reload_shows_it_again(store):
     store.add_slates([slate("old"), slate("new"), slate("ranking", 3)])
     first = lease_to(store, "human:ann")
-    assert (first.slate, first.order) == (slate("new"), (1, 0))
-    again = store.lease("human:ann", lambda s: (0, 1), PAIR, 60.0)
-    assert (again.slate, again.order) == (first.slate, (1, 0))
-    assert lease_to(store, "human:ann", RANKING).slate == slate("ranking", 3)
+    assert (first.slate_id, first.order) == (slate("new").id, (1, 0))
+    again = lease(store, "human:ann")
+    assert (again.slate_id, again.order) == (first.slate_id, (1, 0))
+    assert lease_to(store, "human:ann", RANKING).slate_id == slate("ranking", 3).id
 
 
 def test_two_people_do_not_hold_the_same_slate_unless_it_wants_two_answers(store):
@@ -139,7 +140,7 @@ def test_a_judges_answer_does_not_take_a_slate_from_people(store):
 def test_a_lease_that_ran_out_goes_to_others_and_its_late_answer_is_still_understood(store):
     store.add_slates([slate("a")])
     lease_to(store, "human:ann", seconds=-1)
-    assert lease_to(store, "human:bob").slate == slate("a")
+    assert lease_to(store, "human:bob").slate_id == slate("a").id
     late = store.answer_lease("key-late", slate("a").id, "human:ann", lambda order: _answer("key-late", order))
     assert (late, store.labels()[0].order) == (True, (1, 0))
 
@@ -148,18 +149,18 @@ def test_a_lease_that_is_given_again_keeps_its_order(store):
     """A page that was left open and a new one must mean the same by "left"."""
     store.add_slates([slate("a")])
     lease_to(store, "human:ann", seconds=-1)
-    assert store.lease("human:ann", lambda s: (0, 1), PAIR, 60.0).order == (1, 0)
+    assert lease(store, "human:ann").order == (1, 0)
 
 
 def test_a_slate_that_ran_out_and_is_given_again_waits_behind_what_is_held(store):
     store.add_slates([slate("old"), slate("new")])
-    assert lease_to(store, "human:ann", seconds=-1).slate == slate("new")
-    assert lease_to(store, "human:bob", seconds=0.2).slate == slate("new")
-    assert lease_to(store, "human:ann").slate == slate("old")
+    assert lease_to(store, "human:ann", seconds=-1).slate_id == slate("new").id
+    assert lease_to(store, "human:bob", seconds=0.2).slate_id == slate("new").id
+    assert lease_to(store, "human:ann").slate_id == slate("old").id
     time.sleep(0.25)  # now nobody holds the new one
     for _ in range(2):
-        both = [store.lease("human:ann", lambda s: (0, 1), PAIR, 60.0, ahead=n).slate for n in (0, 1)]
-        assert both == [slate("old"), slate("new")]
+        both = [lease(store, "human:ann", ahead=n).slate_id for n in (0, 1)]
+        assert both == [slate("old").id, slate("new").id]
 
 
 def _answer(key: str, order: tuple[int, ...]) -> Label:
@@ -184,7 +185,7 @@ def test_take_back_undoes_the_last_answer_of_that_size_and_gives_the_slate_again
     assert [store.take_back("undo-1", "human:ann", PAIR, 60.0) for _ in range(2)] == [True, False]
     assert [label.client_key for label in store.labels()] == ["key-r"]
     assert [label.outcome for label in store.labels(history=True)] == ["ranked", "ranked", "undone"]
-    assert store.lease("human:ann", lambda s: (0, 1), PAIR, 60.0).order == (1, 0)
+    assert lease(store, "human:ann").order == (1, 0)
     with pytest.raises(Conflict, match="nothing to take back"):
         store.take_back("undo-2", "human:ann", PAIR, 60.0)
     with pytest.raises(Conflict, match="nothing to take back"):
