@@ -46,19 +46,16 @@ ENDED = ("completed", "failed", "expired", "cancelled")
 
 
 class _Response(BaseModel):
-    status_code: int
-    body: dict[str, Any]
-
-
-class _Error(BaseModel):
-    code: str | None = None
-    message: str | None = None
+    status_code: int = 200
+    body: dict[str, Any] | None = None
 
 
 class _Line(BaseModel):
+    """A line of a result file. error: an object with a message, which may stand in one more, or the message itself."""
+
     custom_id: str
     response: _Response | None = None
-    error: _Error | None = None
+    error: Any = None
 
 
 class BatchRun:
@@ -244,9 +241,9 @@ class BatchRun:
 
     def _settled(self, call: JudgeCall, line: _Line, question: Question | None) -> JudgeCall:
         """What a line of a result file makes of a call."""
-        if line.response is None or line.response.status_code != 200:
-            said = line.error.message if line.error else json.dumps(line.response.body if line.response else None)
-            return failed(call, f"in the batch: {excerpt(said or 'no explanation')}")
+        if line.response is None or line.response.status_code != 200 or line.error:
+            said = _message(line.error) or json.dumps(line.response.body if line.response else None)
+            return failed(call, f"in the batch: {excerpt(said)}")
         try:
             completion = read_body(json.dumps(line.response.body).encode(), 0.0)
         except CallFailed as failure:
@@ -269,6 +266,13 @@ def failed(call: JudgeCall, reason: str) -> JudgeCall:
     """A call that got no reply and was not billed."""
     done = replace(call, outcome="endpoint_failure", reply=reason, sent_as="")
     return replace(done, prompt_tokens=0, completion_tokens=0, cost=0.0)
+
+
+def _message(error: Any) -> str:
+    """What an error says, however deep its message stands; empty where there is none."""
+    while isinstance(error, dict):
+        error = error.get("error") or error.get("message")
+    return error if isinstance(error, str) else ""
 
 
 def _read_line(text: str) -> _Line | None:
