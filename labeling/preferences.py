@@ -6,8 +6,10 @@ The only place where "who said what" turns into training targets. Non-answers ex
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from labeling.records import Annotator, Label, Preference, pairs
+from labeling.reliability import MOST_FLIPS
 from labeling.soft_labels import SoftLabels
 
 NOTHING: Mapping[str, SoftLabels] = {}
@@ -18,8 +20,8 @@ def expand(label: Label, annotator: Annotator, soft: SoftLabels | None = None) -
 
     Of two candidates that were both left unranked nothing is known, and they give no preference.
     Each of the C(K, 2) pairs carries the annotator's weight and flip rate. A pair's strength becomes its margin
-    (Llama-2, arXiv 2307.09288), signed towards the preferred side. soft: calibrates p; then no flip rate remains, since
-    a p that says how often people agree has the annotator's errors in it already.
+    (Llama-2, arXiv 2307.09288), signed towards the preferred side. soft: what the annotator's probabilities are worth;
+    see `with_doubt`.
     """
     if label.ranks is None:
         return ()
@@ -31,10 +33,21 @@ def expand(label: Label, annotator: Annotator, soft: SoftLabels | None = None) -
         side = (lead > 0) - (lead < 0)
         p = (1 + side) / 2 if label.probability is None else label.probability
         margin = side * (label.strength or 0.0)
-        calibrated = p if soft is None else soft.calibrated(label.slate_id, p)
-        flip_rate = annotator.flip_rate if soft is None else 0.0
-        preferences.append(Preference(label.slate_id, i, j, calibrated, margin, annotator.weight, flip_rate))
+        preference = Preference(label.slate_id, i, j, p, margin, annotator.weight, annotator.flip_rate)
+        preferences.append(preference if soft is None else with_doubt(preference, soft))
     return tuple(preferences)
+
+
+def with_doubt(preference: Preference, soft: SoftLabels) -> Preference:
+    """The side that the calibrated q = P(i better) favours, with ε = 2·min(q, 1 − q) for the flip rate.
+
+    q says how often people agree with such a verdict, and not how near the two answers are to each other. As the target
+    of the loss it would teach that they are near; as a flip rate, `P' = (1−ε)·σ(lead) + ε/2`, it asks of the model
+    that such verdicts come out right at the rate q, and a verdict worth nothing teaches nothing.
+    """
+    q = soft.calibrated(preference.slate_id, preference.p)
+    favoured = 0.5 + 0.5 * ((q > 0.5) - (q < 0.5))
+    return replace(preference, p=favoured, flip_rate=min(MOST_FLIPS, 2 * min(q, 1 - q)))
 
 
 def expand_all(

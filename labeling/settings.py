@@ -31,9 +31,9 @@ class Settings:
     strength: whether a pair asks how much better. criteria: single criteria, a word each, by which a pair may be
     compared too. guidelines: Markdown that tells people how to decide, with examples.
     qualifying: so many items with a known answer come first to a new labeler. qualifying_share: who agrees with less
-    than this share of their pairs gets no more slates. calibration: how a judge's probabilities become the soft labels
-    that train, once people answered enough of the same slates: "none" leaves them as they are, with a flip rate;
-    "temperature" and "isotonic" fit them to what people say (see `labeling.soft_labels`).
+    than this share of their pairs gets no more slates. calibration: what a judge's labels are worth in training, once
+    people answered enough of the same slates: "none" is one flip rate for all of them; "temperature" and "isotonic"
+    fit its probabilities to what people say (see `labeling.soft_labels`), and each pair has its own.
     """
 
     overlap: int = 1

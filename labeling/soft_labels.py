@@ -5,7 +5,8 @@ best of all that never fall (pool adjacent violators; Zadrozny & Elkan 2002). A 
 each counts from both sides, and both maps keep p'(i ≻ j) + p'(j ≻ i) = 1.
 
 A slate gets the map that was fitted without the fifth of all slates that it belongs to: what people say of a slate
-never moves its own soft label. The judge's label stays as it was given; only the preference made from it carries p'.
+never moves its own soft label. The judge's label stays as it was given; only the preference made from it carries p', in
+the form of `labeling.preferences.with_doubt`.
 """
 
 from __future__ import annotations

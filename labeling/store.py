@@ -146,8 +146,8 @@ class Store(StoredLeases, StoredJudging, StoredRuns, StoredAccounts, StoredWebho
         """Slates that have a standing label, with those that count and the preferences that they expand to.
 
         Not among them are items with a known answer: what is said about them is a measurement. Where somebody decided
-        between people, that decision counts alone. Flip rates are what answers show (see `labeling.reliability`), and
-        the soft labels of judges what the setting `calibration` makes of them; their labels stay as they were given.
+        between people, that decision counts alone. Flip rates are what answers show (see `labeling.reliability`), or of
+        judges, pair by pair, what the setting `calibration` makes of them; their labels stay as they were given.
         """
         labels: dict[str, list[Label]] = defaultdict(list)
         standing, gold, annotators = self.labels(), self.gold(), self.annotators()

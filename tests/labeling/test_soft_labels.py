@@ -14,8 +14,9 @@ from api_client import client_of
 import app
 from labeling.agreement import Pair
 from labeling.judge_quality import LEAST_AUDIT, LEAST_FITTED, compare, measure_judge
-from labeling.records import Annotator, Candidate, HumanRequest, Label, Message, Prompt, Slate, UserError
-from labeling.soft_labels import FITTERS, Compared, fit_isotonic, fit_soft_labels, fit_temperature, fold_of
+from labeling.preferences import with_doubt
+from labeling.records import Annotator, Candidate, HumanRequest, Label, Message, Preference, Prompt, Slate, UserError
+from labeling.soft_labels import FITTERS, Compared, SoftLabels, fit_isotonic, fit_soft_labels, fit_temperature, fold_of
 from labeling.store import Store
 
 JUDGE, ANN = "judge:j", "human:ann"
@@ -164,9 +165,9 @@ def test_calibrated_soft_labels_train_and_the_raw_verdict_stays(store: Store, me
     store.set_settings({"calibration": method})
     after = of_judge(store)
     for p, weight, flip_rate in after.values():
-        assert p == pytest.approx(0.7, abs=0.12)
-        assert (weight, flip_rate) == (0.5, 0.0)
-    assert len({p for p, _, _ in after.values()}) <= 5  # one map for each fold
+        assert (p, weight) == (1.0, 0.5)
+        assert flip_rate == pytest.approx(2 * (1 - 0.7), abs=0.24)  # right in 0.7, give or take 0.12
+    assert len({flip_rate for _, _, flip_rate in after.values()}) <= 5  # one map for each fold
     assert store.labels(history=True) == labels
     people = [
         p for s in store.labeled_slates() for x, p in zip(s.labels, s.preferences, strict=True) if x.annotator == ANN
@@ -177,6 +178,15 @@ def test_calibrated_soft_labels_train_and_the_raw_verdict_stays(store: Store, me
     assert store.labeled_slates() == before
     with pytest.raises(UserError, match="calibration is one of none, temperature, isotonic, not 'magic'"):
         store.set_settings({"calibration": "magic"})
+
+
+@pytest.mark.parametrize(
+    ("p", "favoured", "flip_rate"), [(0.9, 1.0, 0.4), (0.1, 0.0, 0.4), (0.5, 0.5, 0.98), (0.7, 1.0, 0.7)]
+)
+def test_a_calibrated_pair_carries_its_own_doubt(p: float, favoured: float, flip_rate: float) -> None:
+    shrunk = SoftLabels("temperature", (lambda x: 0.5 + (x - 0.5) * 3 / 4,) * 5, 50, True)  # 0.9 to 0.8, 0.7 to 0.65
+    found = with_doubt(Preference("slate_1", 0, 1, p, weight=0.3, flip_rate=0.1), shrunk)
+    assert (found.p, found.weight, found.flip_rate) == (favoured, 0.3, pytest.approx(flip_rate))
 
 
 def test_too_few_answers_leave_soft_labels_as_they_are(store: Store) -> None:
