@@ -2,22 +2,27 @@
 
     python benchmarks/judge_noise.py measure [SEEDS]     # 100 projects: planted values against their intervals
     python benchmarks/judge_noise.py train JUDGE [SEEDS] # planted, graded or coin; 10 projects: held-out gold by arm
+    python benchmarks/judge_noise.py winrates [RUNS]     # 2,000 draws each: do intervals of win rates cover?
     python benchmarks/judge_noise.py table
 
 Each project holds SLATES pairs of answers with FEATURES numbers each, drawn anew, and a length. Gold is a hidden linear
 function of the numbers and knows nothing of length. The judge `planted` is asked in both orders, and each verdict is
 drawn: at 0.1 the answer shown first, at 0.2 the longer one, at 0.2 a coin, else the better one. `graded` gives chances
-of A and B instead, which are too sure, and swayed by noise, length and place. `coin`, the control, tosses a coin. Labels
-come about as those of any judge (`judges.orders.combine`), people answer its audit (`prefloop judge --audit`) and are
-always right, and everything else is what the product does. `measure` counts how often 95 % intervals hold the planted
-values; that of the accuracy of the judge's labels follows from the others.
+of A and B instead, which are too sure, and swayed by noise, length and place. `coin`, the control, tosses a coin.
+Labels come about as those of any judge (`judges.orders.combine`), people answer its audit (`prefloop judge --audit`)
+and are always right, and everything else is what the product does. `measure` counts how often 95 % intervals hold the
+planted values; that of the accuracy of the judge's labels follows from the others.
 
 `train` fits the reward model of the tests (an ensemble of small networks on the numbers and the length, with the one
 Bradley–Terry loss), and says in which share of UNSEEN other pairs it puts the better answer first. Arms differ in the
 preferences alone: `people` (the audit and nothing else), `naive` (all labels as they are), `flip_rate` (the product's
 default: one flip rate for the judge, as its audit shows it), `temperature` and `isotonic` (the setting `calibration`),
 `isotonic_target` (the calibrated probability as the target of the loss, as soft labels are often used), and `gold` (the
-truth of every pair). Results: benchmarks/results/judge_noise-*.json.
+truth of every pair).
+
+`winrates` draws judged slates of two policies, a judge that is right at 0.8 and else wrong, and at 0.15 names the first
+policy whatever is true, and an audit; it says how often 95 % intervals of the judge, of people and of both together
+hold the true win rate, and how wide they are. Results: benchmarks/results/judge_noise-*.json.
 """
 
 from __future__ import annotations
@@ -46,6 +51,7 @@ from judges.calibration import calibrate, truth_of
 from judges.orders import Reply, combine
 from labeling.agreement import answers_of
 from labeling.intervals import Interval, bootstrap
+from labeling.prediction_powered import power_tuned
 from labeling.preferences import expand_all
 from labeling.quality import reliabilities
 from labeling.records import Annotator, Candidate, JudgeCall, Label, Message, Preference, Prompt, Slate
@@ -57,6 +63,7 @@ SLATES, AUDIT, UNSEEN = 400, 0.15, 2000
 FEATURES = 8
 UPDATES = 300
 JUDGE, PERSON = Annotator("judge:planted", "judge"), Annotator("human:person", "human")
+WIN_RATES = ((1000, 0.05, 0.55), (1000, 0.1, 0.5), (500, 0.2, 0.8), (2000, 0.02, 0.9), (5000, 0.1, 0.6))
 ARMS = ("people", "naive", "flip_rate", "temperature", "isotonic", "isotonic_target", "gold")
 
 
@@ -112,12 +119,12 @@ def pair(chance: np.random.Generator, name: str) -> tuple[Slate, np.ndarray]:
     return slate, np.column_stack([chance.normal(size=(2, FEATURES)), (lengths - 220) / 104]).astype(np.float32)
 
 
-def make_world(folder: Path, seed: int, planted: Planted, slates: int = SLATES) -> World:
+def make_world(folder: Path, seed: int, planted: Planted) -> World:
     """A project in which the judge answered everything, and people its audit."""
     chance = np.random.default_rng([seed, 0])
     store = Store(folder, create=True)
     direction = np.append(chance.normal(size=FEATURES), 0.0)
-    made = [pair(chance, f"{seed} {n}") for n in range(slates)]
+    made = [pair(chance, f"{seed} {n}") for n in range(SLATES)]
     world = World(store, {slate.id: features for slate, features in made}, direction)
     for annotator in (JUDGE, PERSON):
         store.add_annotator(annotator)
@@ -256,6 +263,31 @@ def train(name: str, seeds: Sequence[int], arms: Sequence[str] = ARMS) -> dict[s
     return found
 
 
+# Win rates
+
+
+def win_rates(runs: int) -> list[dict[str, Any]]:
+    """Coverage and mean width of the three intervals in each setting of (judged slates, propensity, win rate)."""
+    rows = []
+    for judged, propensity, rate in WIN_RATES:
+        found: dict[str, list[Interval]] = {"judge": [], "people": [], "both": []}
+        for run in range(runs):
+            chance = np.random.default_rng([run, judged])
+            y = (chance.random(judged) < rate).astype(float)
+            f = np.where(chance.random(judged) < 0.8, y, 1 - y)
+            f = np.where(chance.random(judged) < 0.15, 1.0, f)
+            weight = np.where(chance.random(judged) < propensity, 1 / propensity, 0.0)
+            found["judge"].append(power_tuned(f, f, np.ones(judged))[0])
+            found["people"].append(power_tuned(np.zeros(judged), y, weight)[0])
+            found["both"].append(power_tuned(f, y, weight)[0])
+        row: dict[str, Any] = {"judged": judged, "propensity": propensity, "rate": rate}
+        for name, intervals in found.items():
+            row[f"{name} covers"] = float(np.mean([i.low <= rate <= i.high for i in intervals]))
+            row[f"{name} width"] = float(np.mean([i.high - i.low for i in intervals]))
+        rows.append(row)
+    return rows
+
+
 # Results
 
 
@@ -278,6 +310,11 @@ def table() -> None:
     print("|---|---|---|---|")
     for name, row in read("measure").items():
         print(f"| {name} | {row['planted']:.3f} | {told(row['measured'])} | {row['inside']:.0%} |")
+    print("\n| judged | audit | win rate | judge covers, width | people cover, width | both cover, width |")
+    print("|---|---|---|---|---|---|")
+    for row in read("winrates"):
+        cells = " | ".join(f"{row[f'{by} covers']:.1%}, {row[f'{by} width']:.3f}" for by in ("judge", "people", "both"))
+        print(f"| {row['judged']:,} | {row['propensity']:.0%} | {row['rate']} | {cells} |")
     for name in JUDGES:
         found = read(f"train-{name}")
         print(f"\n| {name} judge: arm | seeds | held-out accuracy | more than naive | more than people |")
@@ -294,6 +331,8 @@ if __name__ == "__main__":
             keep("measure", measure(range(int(seeds[0]) if seeds else 100)))
         case ["train", judge_name, *seeds]:
             keep(f"train-{judge_name}", train(judge_name, range(int(seeds[0]) if seeds else 10)))
+        case ["winrates", *runs]:
+            keep("winrates", win_rates(int(runs[0]) if runs else 2000))
         case ["table"]:
             table()
         case _:

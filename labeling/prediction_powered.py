@@ -26,6 +26,7 @@ from labeling.judge_quality import LEAST_AUDIT, Audits, judge_says, people_say
 from labeling.records import Label, Slate, pairs
 
 UNKNOWN = Interval(math.nan, math.nan, math.nan)
+ROUNDING = 1e-18  # a judge that says the same of every slate
 DOUBT = 0.5  # answers; where all n agree, they are worth n answers and not infinitely many
 
 
@@ -61,7 +62,7 @@ def power_tuned(f: np.ndarray, y: np.ndarray, weight: np.ndarray) -> tuple[Inter
     people = (w * np.where(w > 0, y, 0.0)).sum() / m
     a = w * (np.where(w > 0, y, people) - people)
     b = w * (f - theirs) - (f - ours)
-    power = float(np.clip((a * b).sum() / (b * b).sum(), 0, 1)) if (b * b).sum() > 0 else 0.0
+    power = float(np.clip((a * b).sum() / (b * b).sum(), 0, 1)) if (b * b).mean() > ROUNDING else 0.0
     middle = min(1.0, max(0.0, float(people + power * (ours - theirs))))
     variance = float(((a - power * b) ** 2).sum()) / m**2
     worth = (middle * (1 - middle) + DOUBT / answered) / (variance + DOUBT / answered**2)

@@ -93,6 +93,7 @@ def test_answers_that_all_agree_leave_an_interval() -> None:
 
 def test_from_a_store_to_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store, chance = Store(tmp_path / "project", create=True), random.Random(0)
+    people: list[tuple[float, float]] = []  # whether new wins, and one over the chance
     store.add_annotator(Annotator(JUDGE, "judge"))
     store.add_annotator(Annotator(ANN, "human"))
     with store.writing():
@@ -107,11 +108,12 @@ def test_from_a_store_to_the_command(tmp_path: Path, capsys: pytest.CaptureFixtu
             if n < 60:
                 store.add_labels([Label(one.id, ANN, "ranked", f"a{n}", ranks)])
             if n < 50:
-                store.request_people([HumanRequest(one.id, JUDGE, "audit", 0.0, 0.25)])
+                store.request_people([HumanRequest(one.id, JUDGE, "audit", 0.0, 0.25 if n < 25 else 0.5)])
+                people.append((float(wins), 4.0 if n < 25 else 2.0))
     [found] = store.win_rates()
     assert (found.a, found.b, found.judged, found.answered) == ("new", "old", 200, 50)
     assert found.by_judge.mean == 0.5  # it always says one half
-    assert found.by_people.low < 0.7 < found.by_people.high
+    assert found.by_people.mean == pytest.approx(sum(y * w for y, w in people) / sum(w for _, w in people))
     assert found.both.mean == pytest.approx(found.by_people.mean)
     assert found.power == 0.0
     [row] = csv.DictReader(io.StringIO(client_of(store).get("/api/quality/winrates/csv").text))
