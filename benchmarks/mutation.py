@@ -49,6 +49,8 @@ TESTS = {
     "majority": ("test_majority",),
     "step_splitting": ("test_step_splitting",),
     "policy_samples": ("test_policy_samples",),
+    "logprobs": ("test_logprobs",),
+    "shared_prompts": ("test_sampling",),
     "bradley_terry": ("test_bradley_terry",),
     "recipes": ("test_recipes",),
     "targets": ("test_targets", *UPDATE),

@@ -49,12 +49,27 @@ def selective_log_softmax(
             f"the model's output head is a {type(head).__name__}, not a plain linear map: adapt its other layers only, "
             "or choose another model"
         )
-    learns = torch.is_grad_enabled() and (states.requires_grad or head.weight.requires_grad)
-    if not learns:
-        logp, entropy, _ = _forward(states, head.weight, head.bias, tokens, temperature)
-        return logp, entropy
-    logp, entropy = _SelectiveLogSoftmax.apply(states, head.weight, head.bias, tokens, temperature)
+    weight, bias = head.weight, head.bias
+    if not torch.is_grad_enabled() or not (states.requires_grad or weight.requires_grad):
+        return _forward(states, weight, bias, tokens, temperature)[:2]
+    if not entropy_gradient and not weight.requires_grad and (bias is None or not bias.requires_grad):
+        return _by_frozen_head(states, weight, bias, tokens, temperature)
+    logp, entropy = _SelectiveLogSoftmax.apply(states, weight, bias, tokens, temperature)
     return logp, entropy if entropy_gradient else entropy.detach()
+
+
+def _by_frozen_head(
+    states: Tensor, weight: Tensor, bias: Tensor | None, tokens: Tensor, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """With a head W that does not learn, `∂logp/∂h = (W_y − E_π W)/τ` comes along with logp, and backward is a product
+    of (n, H) numbers: the logits are not computed again.
+    """
+    mean = torch.zeros_like(states)
+    with torch.no_grad():
+        logp, entropy, _ = _forward(states, weight, bias, tokens, temperature, mean)
+        slope = (weight[tokens] - mean).div_(temperature)
+    # The difference is 0 and has the gradient of the states.
+    return logp + torch.linalg.vecdot(slope, states - states.detach()), entropy
 
 
 class _SelectiveLogSoftmax(torch.autograd.Function):
@@ -114,11 +129,17 @@ def _logits(states: Tensor, weight: Tensor, bias: Tensor | None, block: slice, t
 
 
 def _forward(
-    states: Tensor, weight: Tensor, bias: Tensor | None, tokens: Tensor, temperature: float
+    states: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    tokens: Tensor,
+    temperature: float,
+    mean: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(n,) log-probabilities, entropies and log Z, with a running maximum m over the blocks.
 
-    `s = Σ e^(z−m)` and `u = Σ e^(z−m)·z` give `log Z = m + log s` and `H = log Z − u/s`.
+    `s = Σ e^(z−m)` and `u = Σ e^(z−m)·z` give `log Z = m + log s` and `H = log Z − u/s`. mean: (n, H) zeros, to which
+    `E_π W`, the mean row of the weights under π, is added.
     """
     kind = torch.promote_types(states.dtype, torch.float32)
     chosen, s, u = (torch.zeros(len(tokens), dtype=kind, device=states.device) for _ in range(3))
@@ -132,7 +153,11 @@ def _forward(
         e = (z - higher[:, None]).exp_()
         s = s * shrink + e.sum(1)
         u = u * shrink + torch.linalg.vecdot(e, z)
+        if mean is not None:
+            mean.mul_(shrink[:, None]).addmm_(e.to(mean.dtype), weight[block])
         m = higher
+    if mean is not None:
+        mean.div_(s[:, None])
     log_z = m + s.log()
     return chosen - log_z, log_z - u / s, log_z
 

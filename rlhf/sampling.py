@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, pad
 
 from rlhf.backbones import Backbone, decoder_of, device_of, head_of
+from rlhf.shared_prompts import continuation
 
 SHRINK_BELOW = 0.75  # copying the cache to fewer rows pays once a quarter of them have finished
 BLOCK = 256  # tokens of the vocabulary that are drawn together at first
@@ -43,8 +44,6 @@ def sample(
     Returns one list of responses per prompt. `logp` is at the sampling temperature. `on_token(done, total)` is
     called after each position.
     """
-    from rlhf.sampling_cache import expand
-
     device, decoder, head = device_of(model), decoder_of(model), head_of(model)
     count = len(prompts) * per_prompt
     longest = max(map(len, prompts))
@@ -56,10 +55,7 @@ def sample(
     ids, attention = ids.to(device), attention.to(device)
     positions = (attention.cumsum(1) - 1).clamp(min=0)
     out = decoder(input_ids=ids, attention_mask=attention, position_ids=positions, use_cache=True)
-    cache = out.past_key_values
-    expand(cache, per_prompt, max_new_tokens - 1)
-    attention = attention.repeat_interleave(per_prompt, 0)
-    position = attention.sum(1)
+    onward = continuation(decoder, out.past_key_values, attention, per_prompt, max_new_tokens - 1)
     logits = _logits(head, out.last_hidden_state[:, -1]).repeat_interleave(per_prompt, 0)
 
     tokens = torch.full((count, max_new_tokens), backbone.pad_id, device=device)
@@ -81,17 +77,9 @@ def sample(
             break
         if alive.sum() < SHRINK_BELOW * len(rows):
             keep = alive.nonzero()[:, 0]
-            cache.batch_select_indices(keep)
-            rows, token, attention, position = rows[keep], token[keep], attention[keep], position[keep]
-        attention = torch.cat([attention, attention.new_ones(len(rows), 1)], 1)
-        out = decoder(
-            input_ids=token[:, None],
-            attention_mask=attention,
-            position_ids=position[:, None],
-            past_key_values=cache,
-            use_cache=True,
-        )
-        logits, position = _logits(head, out.last_hidden_state[:, -1]), position + 1
+            onward.keep(keep)
+            rows, token = rows[keep], token[keep]
+        logits = _logits(head, onward.states(token))
     on_token(max_new_tokens, max_new_tokens)
 
     responses = [

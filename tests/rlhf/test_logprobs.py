@@ -65,13 +65,32 @@ def test_gradients_are_autograds(loss: Callable[[Tensor, Tensor], Tensor]) -> No
     torch.testing.assert_close(mine, theirs)
 
 
-def test_a_frozen_head_gets_no_gradient_and_the_states_get_theirs() -> None:
-    states, head = world(True)
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("of_entropy", [False, True])
+@pytest.mark.parametrize("scale", [1.0, 300.0])
+def test_a_frozen_head_gets_no_gradient_and_the_states_get_theirs(bias: bool, of_entropy: bool, scale: float) -> None:
+    states, head = world(bias, scale)
     head.requires_grad_(False)
-    selective_log_softmax(states, head, TOKENS, 1.0)[0].sum().backward()
-    [theirs] = torch.autograd.grad(plain(states, head, 1.0)[0].sum(), states)
-    torch.testing.assert_close(states.grad, theirs)
+    g = torch.linspace(-1, 1, N, dtype=torch.float64)
+    mine, theirs = (
+        (g * logp).sum() + of_entropy * (g * entropy).sum()
+        for logp, entropy in (
+            selective_log_softmax(states, head, TOKENS, 0.7, of_entropy),
+            plain(states, head, 0.7),
+        )
+    )
+    torch.testing.assert_close(mine, theirs)
+    torch.testing.assert_close(torch.autograd.grad(mine, states), torch.autograd.grad(theirs, states))
     assert head.weight.grad is None
+
+
+def test_a_frozen_head_is_multiplied_twice_and_not_again_in_backward() -> None:
+    states, head = world(False)
+    head.requires_grad_(False)
+    logp, _ = selective_log_softmax(states, head, TOKENS, 1.0)
+    with _Largest() as seen:
+        logp.sum().backward()
+    assert seen.numbers == N * HIDDEN
 
 
 def test_the_entropy_carries_a_gradient_only_when_asked() -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from rlhf import sampling_cache
+from rlhf import shared_prompts
 from rlhf.backbones import Backbone, load_backbone
 from rlhf.logprobs import token_logprobs
 from rlhf.packing import Group, pack
@@ -115,19 +115,28 @@ def test_sampled_values_are_plain(tiny: Backbone) -> None:
     assert all(type(x) is float for x in s.logp)
 
 
-def test_the_cache_has_room_from_the_start(tiny: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_whose_attention_is_its_own_samples_the_same(tiny: Backbone) -> None:
+    shared = draw(tiny, 1.0)
+    tiny.model.config._attn_implementation = "eager"  # the library's cache, with a copy of the prompt for each row
+    try:
+        repeated = draw(tiny, 1.0)
+    finally:
+        tiny.model.config._attn_implementation = "sdpa"
+    assert [[s.ids for s in row] for row in shared] == [[s.ids for s in row] for row in repeated]
+
+
+def test_prompts_are_kept_once_and_room_is_made_at_the_start(tiny: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     places: set[int] = set()
-    update = sampling_cache._RoomyLayer.update
+    attend = shared_prompts._Shared.attend
 
-    def watched(layer: sampling_cache._RoomyLayer, *states: torch.Tensor, **more: object) -> object:
-        found = update(layer, *states, **more)
-        assert found[0].data_ptr() == layer.whole[0].data_ptr()  # a view, not a copy
-        places.add(found[0].data_ptr())
-        return found
+    def watched(shared: shared_prompts._Shared, layer: int, *states: torch.Tensor) -> torch.Tensor:
+        places.update(x.data_ptr() for x in (*shared.prompts[layer], *shared.own[layer]))
+        assert len(shared.prompts[layer][0]) == 2
+        return attend(shared, layer, *states)
 
-    monkeypatch.setattr(sampling_cache._RoomyLayer, "update", watched)
-    draw(replace(tiny, eos_ids=(300,)), 1.0, prompts=PROMPTS[:1])  # nothing ends, so no row leaves
-    assert len(places) == 4  # one place for each of the layers, over all 11 steps
+    monkeypatch.setattr(shared_prompts._Shared, "attend", watched)
+    draw(replace(tiny, eos_ids=(300,)), 1.0, prompts=PROMPTS[:1] * 2)  # nothing ends, so no row leaves
+    assert len(places) == 4 * 4  # keys and values of prompts and rows in each of 4 layers, over all 11 steps
 
 
 @pytest.mark.parametrize("size", [700, 512, 5])  # with and without a last block that is not full, and less than one
