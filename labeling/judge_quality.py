@@ -20,7 +20,7 @@ from labeling.records import Annotator, Label
 from labeling.soft_labels import FITTERS, Compared, SoftLabels, fit_soft_labels
 
 BINS = 10
-DRAWS = 1000
+DRAWS, FEWEST_DRAWS, DRAWN_AT_ONCE = 1000, 200, 4_000_000  # fewer for many slates: 32 MB of counts, if that will do
 LEAST_AUDIT = 20  # slates of an audit that people answered, from which on a judge is measured on it alone
 LEAST_FITTED = 40  # slates that people answered, from which on soft labels are fitted
 
@@ -123,12 +123,13 @@ def measure_judge(judge: str, compared: Sequence[Compared], audit: bool, in_use:
     """All figures of a judge, from at least one compared pair."""
     names, slate = np.unique([c.pair.slate_id for c in compared], return_inverse=True)
     p, y, weight = (np.array([getattr(c, name) for c in compared]) for name in ("p", "y", "weight"))
-    # (1 + DRAWS, S) how often each slate is drawn: in the first row, once.
-    times = np.random.default_rng(0).multinomial(len(names), np.full(len(names), 1 / len(names)), DRAWS)
+    # (1 + draws, S) how often each slate is drawn: in the first row, once.
+    count = max(FEWEST_DRAWS, min(DRAWS, DRAWN_AT_ONCE // len(names)))
+    times = np.random.default_rng(0).multinomial(len(names), np.full(len(names), 1 / len(names)), count)
     draws = _Draws(np.vstack([np.ones(len(names)), times]), slate)
 
     kinds = 3 * (np.array([c.said for c in compared]) + 1) + np.sign(np.round(2 * y - 1, 9)).astype(int) + 1
-    tables = draws.sums(weight, kinds, 9).reshape(-1, 3, 3)  # (1 + DRAWS, judge, people)
+    tables = draws.sums(weight, kinds, 9).reshape(-1, 3, 3)  # (1 + draws, judge, people)
     whole = tables.sum((1, 2))
     agreement = tables.trace(axis1=1, axis2=2) / whole
     chance = (tables.sum(1) * tables.sum(2)).sum(1) / whole**2
