@@ -71,10 +71,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--limit", type=_count, help="label at most so many slates")
     sub.add_argument(
-        "--audit", type=_share, metavar="SHARE", help="people are to answer this share of what it ranked, at random"
+        "--audit",
+        type=_share,
+        default=0.0,
+        metavar="SHARE",
+        help="people are to answer this share of what it ranked, at random",
     )
     sub.add_argument(
-        "--route", type=_count, metavar="N", help="people are to answer its N most doubtful slates, over all runs"
+        "--route",
+        type=_count,
+        default=0,
+        metavar="N",
+        help="people are to answer its N most doubtful slates, over all runs",
     )
     sub.add_argument(
         "--dry-run", action="store_true", help="ask nothing; say what it would take: calls, tokens, cost, time"

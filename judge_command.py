@@ -53,8 +53,8 @@ def counted(counts: Mapping[str, int]) -> str:
 class Asking:
     """What people are to answer of what a judge ranked. audit: a random share; route: so many doubtful slates."""
 
-    audit: float | None = None
-    route: int | None = None
+    audit: float = 0.0
+    route: int = 0
 
 
 def judge(
@@ -133,9 +133,9 @@ def ask_people(judge: str, store: Store, asking: Asking) -> None:
     """Have people answer a random share of what a judge ranked, and its most doubtful slates."""
     from judges.asking_people import audit, route
 
-    if asking.audit is not None:
+    if asking.audit:
         store.request_people(list(audit(judge, asking.audit, store)))
-    if asking.route is not None:
+    if asking.route:
         store.request_people(route(judge, asking.route, store))
 
 

@@ -99,7 +99,7 @@ def _run(
     resume: bool,
 ) -> None:
     """Hand the loop its surroundings: the store, the judges, people, the simulated annotator and the gold scores."""
-    from judge_command import open_judge
+    from judge_command import Asking, ask_people, open_judge
     from judges.batch import label_slates
     from rlhf.online_loop import Surroundings, run_loop
 
@@ -116,11 +116,14 @@ def _run(
             print(f"{judge.annotator.id}: {remark}")
         store.add_annotator(judge.annotator)
 
+    asking = Asking(config.labels.audit, config.labels.route)
+
     def ask(iteration: int, slates: Sequence[Slate]) -> list[LabeledSlate]:
         store.add_slates(slates)
         for judge in judges:
             if stopped := label_slates(judge, slates, store).stopped:
                 print(f"{judge.annotator.id}: {stopped}; the run goes on without it")
+            ask_people(judge.annotator.id, store, asking)
         if config.labels.oracle:
             _ask_oracle(config, store, slates, gold)
         _wait_for_people(config, store, slates, iteration)

@@ -82,7 +82,9 @@ class LabelConfig:
     candidates whose predicted scores lie far apart, with `random_share` of the slates drawn at random all the same.
     humans: people are a source; what they answer in the browser enters the next fit either way. wait_for_humans:
     labels by people to wait for in each iteration (in the first, `first_wait_for_humans` if given).
-    judges: names of shipped judges or paths of judge files. oracle: a simulated annotator on the gold score.
+    judges: names of shipped judges or paths of judge files. audit: the share of what a judge ranked that people are to
+    answer too, drawn at random; route: so many of its most doubtful slates. oracle: a simulated annotator on the gold
+    score.
     """
 
     slates: Positive = 12
@@ -97,6 +99,8 @@ class LabelConfig:
     wait_for_humans: Annotated[int, Field(ge=0)] = 0
     first_wait_for_humans: Annotated[int, Field(ge=0)] | None = None
     judges: tuple[str, ...] = ()
+    audit: Annotated[float, Field(ge=0, le=1)] = 0.0
+    route: Annotated[int, Field(ge=0)] = 0
     oracle: OracleConfig | None = None
 
     def asked(self, iteration: int, iterations: int) -> int:

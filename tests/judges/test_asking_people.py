@@ -12,7 +12,18 @@ from conftest import slate
 import app
 from judges.asking_people import audit, lot, route
 from judges.reply import Reply, kept
-from labeling.records import Annotator, Candidate, HumanRequest, InvalidRecord, JudgeCall, Label, Lineage, Slate
+from labeling.records import (
+    Annotator,
+    Candidate,
+    HumanRequest,
+    InvalidRecord,
+    JudgeCall,
+    Label,
+    Lineage,
+    Message,
+    Prompt,
+    Slate,
+)
 from labeling.store import Store
 from labeling.stored_requests import RequestCount
 
@@ -137,3 +148,41 @@ def test_the_command_asks_people_and_says_whom_and_why(
         with pytest.raises(SystemExit):
             app.main([*arguments, option, value])
         assert value in capsys.readouterr().err
+
+
+RUN = """
+iterations = 1
+[model]
+name = "tiny"
+adaptation = "full"
+[sampling]
+prompts = 4
+responses = 3
+max_new_tokens = 8
+[labels]
+slates = 8
+candidates = [2]
+heldout_share = 0.0
+judges = ["criteria"]
+audit = 0.5
+route = 1
+[reward_model]
+adaptation = "full"
+epochs = 1
+[recipe]
+name = "grpo"
+[evaluation]
+prompts = 2
+"""
+
+
+def test_a_loop_asks_people_as_the_command_does(tmp_path: Path) -> None:
+    store = Store(tmp_path / "p", create=True)
+    store.add_prompts(Prompt((Message("user", f"say {n}"),), "heldout" if n % 3 == 0 else "train") for n in range(12))
+    (tmp_path / "run.toml").write_text(RUN)
+    assert app.main(["loop", "--project", str(tmp_path / "p"), str(tmp_path / "run.toml")]) == 0
+    asked = {count.reason: count for count in store.request_counts()}
+    ranked = {s.id for s in store.slates()}
+    assert asked["audit"].ranked == len(ranked) == 8
+    assert {r.slate_id for r in store.human_requests() if r.reason == "audit"} == {id for id in ranked if lot(id) < 0.5}
+    assert len({r.slate_id for r in store.human_requests() if r.reason != "audit"}) <= 1
