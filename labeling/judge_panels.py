@@ -17,9 +17,9 @@ HEADERS = ("Judge", "Measured on", "Same as people", "κ", "Same · tie · oppos
 ASKED = ("Judge", "Why people are to answer", "Slates", "Of what it ranked", "Answered")
 NOTE = (
     "Same as people: on pairs, as better, tie or worse. Same · tie · opposite: what people say where the judge prefers "
-    "an answer. Calibration error: how far its probabilities are from how often people agree, raw and after each "
-    "calibration, out of fold. 95 % intervals over slates. Win rates put a judge's many answers and people's few "
-    "together."
+    "an answer. Calibration error: how far its probabilities are from how often people agree, as they are, and after "
+    "temperature scaling and isotonic calibration, out of fold. 95 % intervals over slates. Win rates put a judge's "
+    "many answers and people's few together."
 )
 
 
@@ -32,16 +32,14 @@ def judges(found: Sequence[JudgeQuality], asked: Sequence[RequestCount]) -> str:
         for headers, rows in ((HEADERS, [_row(q) for q in found]), (ASKED, [_asked(c) for c in asked]))
         if rows
     )
-    downloads = "".join(
-        f"<span>{escape(name)}: </span>{files(name)}" for name in ("judges", "reliability", "requests", "winrates")
-    )
+    downloads = files("judges", "reliability", "requests", "winrates")
     card = f'<section class="card"><h3>Judges</h3>{tables}<p class="note">{NOTE}</p>{downloads}</section>'
-    return card + f'<div class="plots">{"".join(map(_diagram, found))}</div>'
+    return card + f'<div class="plots few">{"".join(map(_diagram, found))}</div>'
 
 
 def _row(q: JudgeQuality) -> tuple[str, ...]:
     where = count(q.slates, "slate") + (", drawn at random" if q.audit else " that people happened to label")
-    errors = ", ".join(f"{method} {plain(error.mean)}" for method, error in q.error.items())
+    errors = " · ".join(plain(error.mean) for error in q.error.values())
     said = " · ".join(map(str, (q.same, q.tie, q.opposite)))
     return (q.judge, where, _interval(q.agreement), _interval(q.kappa), said, errors, q.in_use)
 

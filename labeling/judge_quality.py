@@ -129,7 +129,8 @@ def measure_judge(judge: str, compared: Sequence[Compared], audit: bool, in_use:
     draws = _Draws(np.vstack([np.ones(len(names)), times]), slate)
 
     kinds = 3 * (np.array([c.said for c in compared]) + 1) + np.sign(np.round(2 * y - 1, 9)).astype(int) + 1
-    tables = draws.sums(weight, kinds, 9).reshape(-1, 3, 3)  # (1 + draws, judge, people)
+    named = draws.sums(weight, kinds, 9).reshape(-1, 3, 3)  # (1 + draws, judge, people)
+    tables = named + named[:, ::-1, ::-1]  # from both sides: which candidate is named first is no habit of anybody's
     whole = tables.sum((1, 2))
     agreement = tables.trace(axis1=1, axis2=2) / whole
     chance = (tables.sum(1) * tables.sum(2)).sum(1) / whole**2

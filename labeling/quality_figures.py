@@ -48,7 +48,7 @@ def reliability_chart(points: Sequence[tuple[float, Interval, str]], judge: str)
     """A dot with its interval for each (p from ½ to 1, share of people, remark); a dashed line where p is the share."""
 
     def x(p: float) -> float:
-        return LEFT + (WIDTH - LEFT - 12) * (2 * p - 1)
+        return LEFT + (WIDTH - LEFT - 24) * (2 * p - 1)
 
     def y(share: float) -> float:
         return (BARS - AXIS - 6) * (1 - share) + 6

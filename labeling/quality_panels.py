@@ -136,6 +136,10 @@ def _percent(x: float) -> str:
     return f"{100 * x:.0f} %"
 
 
-def files(figure: str) -> str:
-    """A link to a figure's file."""
-    return f'<p class="files"><a href="/api/quality/{figure}/csv" download>CSV</a></p>'
+def files(*figures: str) -> str:
+    """Links to figures as files; by name where there are several."""
+    links = (
+        f'<a href="/api/quality/{figure}/csv" download>{"CSV" if len(figures) == 1 else f"{figure}.csv"}</a>'
+        for figure in figures
+    )
+    return f'<p class="files">{" ".join(links)}</p>'

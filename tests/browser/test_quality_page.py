@@ -93,5 +93,5 @@ def test_judges_are_shown_beside_people_with_what_people_are_to_answer(page: Pag
     expect(judges.get_by_role("img", name="Reliability of judge:")).to_be_visible()
     assert page.title() != "owned"
     with page.expect_download() as download:
-        judges.get_by_role("link", name="CSV").first.click()
+        judges.get_by_role("link", name="judges.csv").click()
     assert download.value.suggested_filename == "judges.csv"

@@ -98,6 +98,10 @@ def test_agreement_kappa_and_confusion_by_hand() -> None:
     # Judge: 3 first, 3 second, 2 ties; people: 3, 3, 2. Observed 5/8, by chance (9 + 9 + 4)/64.
     assert found.agreement.mean == pytest.approx(5 / 8)
     assert found.kappa.mean == pytest.approx((5 / 8 - 22 / 64) / (1 - 22 / 64))
+    turned = [c._replace(said=1, p=1.0, y=c.y if c.said > 0 else 1 - c.y) for c in compared if c.said]
+    # Whoever always prefers the candidate that is named first is no parrot for it: 4 same, 1 tie, 1 opposite of 6;
+    # from both sides the judge names each half, people 5/12, 2/12 and 5/12, so 5/12 by chance.
+    assert measure_judge(JUDGE, turned, False, "raw").kappa.mean == pytest.approx((4 / 6 - 5 / 12) / (1 - 5 / 12))
     assert (found.same, found.tie, found.opposite, found.tied_decided, found.tied_tie) == (4, 1, 1, 1, 1)
     # p = 1 where it decides, and people prefer that side in 4 + ½ of 6; its ties are right on average.
     [even, sure] = found.bins
