@@ -1,14 +1,16 @@
 """How near a judge comes to its endpoint's own limit, beside a plain asyncio.gather; and how much memory it takes.
 
-    python benchmarks/judging.py speed ARM [RPM]     # judge-told, judge-silent, gather-told, gather-silent
+    python benchmarks/judging.py speed ARM [RPM]     # judge, gather or distilabelN, then -told or -silent
     python benchmarks/judging.py memory SLATES
     python benchmarks/judging.py table
 
 The endpoint is benchmarks/judging_endpoint.py in a process of its own. An arm asks 2,000 questions, about 1,000
 slates in both orders. `share` is what the endpoint took a second, from the start of labeling to its end, over what its
-limit allows. `gather` is the openai client with its own retries, and all questions at once. `memory` makes a project of
-so many slates, labels all of it by the criteria judge, walks through all of it by the dry run of an endpoint judge, and
-labels its first 500 slates by that judge; each in a process of its own, whose peak is told.
+limit allows. `gather` is the openai client with its own retries, and all questions at once. `distilabelN` is distilabel
+with N questions in a batch (50 is its default), run by the Python that the environment variable DISTILABEL_PYTHON
+names, in an environment with `distilabel[openai]` and `requests`; its seconds are those of `Pipeline.run`. `memory`
+makes a project of so many slates, labels all of it by the criteria judge, walks through all of it by the dry run of an
+endpoint judge, and labels its first 500 slates by that judge; each in a process of its own, whose peak is told.
 Results: benchmarks/results/judging-*.json.
 """
 
@@ -96,6 +98,17 @@ async def gather_all(judge: EndpointJudge, asked: list[Slate]) -> int:
     return sum(isinstance(reply, BaseException) for reply in replies)
 
 
+def ask_by_distilabel(judge: EndpointJudge, asked: list[Slate], batch: int, folder: Path) -> dict[str, Any]:
+    """What its own process says: seconds, and how many questions got no reply."""
+    questions = folder / "questions.jsonl"
+    requests = (judge.request(question) for slate in asked for question in judge.questions(slate))
+    questions.write_text("".join(json.dumps({"messages": list(request.messages)}) + "\n" for request in requests))
+    script = str(HERE / "judging_distilabel.py")
+    command = [os.environ["DISTILABEL_PYTHON"], script, judge.endpoint.base_url, str(questions), str(batch)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
 def speed(arm: str, rpm: float) -> dict[str, Any]:
     how, headers = arm.split("-")
     with tempfile.TemporaryDirectory() as folder, endpoint(rpm, headers) as (url, counts):
@@ -105,12 +118,17 @@ def speed(arm: str, rpm: float) -> dict[str, Any]:
         import openai.resources.chat.completions  # noqa: F401 - importing it takes a second, in both arms
 
         started, cpu = time.monotonic(), time.process_time()
-        if how == "judge":
+        if how.startswith("distilabel"):
+            own = ask_by_distilabel(judge, list(slates(SLATES)), int(how.removeprefix("distilabel")), Path(folder))
+        elif how == "judge":
             outcomes = label_slates(judge, store.waiting_slates(judge.annotator.id, FINAL_LABELS), store).outcomes
             lost = 2 * SLATES - len(store.judge_calls(judge.annotator.id)) + 2 * outcomes["endpoint_failure"]
         else:
             lost = asyncio.run(gather_all(judge, list(slates(SLATES))))
         seconds, cpu = time.monotonic() - started, time.process_time() - cpu
+        if how.startswith("distilabel"):
+            children = resource.getrusage(resource.RUSAGE_CHILDREN)
+            seconds, lost, cpu = own["seconds"], own["lost"], children.ru_utime + children.ru_stime
     share = counts["taken"] / seconds / (rpm / 60)
     return {**counts, "arm": arm, "rpm": rpm, "seconds": seconds, "cpu": cpu, "share": share, "lost": lost}
 

@@ -1,9 +1,15 @@
 """How fast an endpoint is asked: as fast as it bears, and no faster than it allows.
 
 Three things hold a call back: a pause that the endpoint asked for, its limits per minute (told by the user or in the
-headers of its replies), and the number of calls under way. That number grows while all goes well and falls when the
-endpoint refuses or slows down: additive increase, multiplicative decrease, after a slow start that doubles it (Jacobson
-1988). Calls are let in in the order in which they came. What it does not do: send, retry, or know what a call is.
+headers of its replies), and the number of calls under way, W. It falls when the endpoint refuses or slows down, to a
+share β, and comes back along a cubic: fast at first, slowly near the number W₀ that was too many, then on to what may
+be more (CUBIC, RFC 9438), with the time t in round trips:
+
+    W(t) = W₀·(1 + (1 − β)·(t/K − 1)³),    so W(0) = β·W₀ and W(K) = W₀.
+
+Before the first refusal W doubles with every round trip (slow start, Jacobson 1988). A refused call frees no place:
+what is under way then is what the endpoint bears, and only answers let new calls in. Calls are let in in the order in
+which they came. What it does not do: send, retry, or know what a call is.
 """
 
 from __future__ import annotations
@@ -17,10 +23,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 FIRST_CONCURRENCY = 16
-REFUSED, SLOWED = 0.7, 0.9  # factors on the number of calls under way
+REFUSED, SLOWED = 0.7, 0.9  # β: factors on the number of calls under way
+RECOVERY = 4.0  # K: round trips until that number is back
 SLOW = 3.0  # times the least latency: the endpoint queues
-LATENCY_SHARE = 0.05  # of the newest latency in the running mean
-BASE_GROWTH = 1.002  # the least latency is forgotten slowly, by this factor a call
+LATENCY_SHARE = 0.05  # of the newest latency in the running mean, once there are as many as that
+BASE_GROWTH = 1.002  # the least mean latency is forgotten slowly, by this factor a call
 BURST_SECONDS = 1.0  # so much of a limit may be used at once
 MINUTE = 60.0
 WINDOWS = (1.0, MINUTE, 3600.0, 86400.0)
@@ -111,7 +118,9 @@ class Pace:
         self.limit = float(min(most, FIRST_CONCURRENCY))
         self.running = 0
         self._slow_start = True
-        self._latency = self._base = math.nan
+        self._borne = self._factor = 1.0  # W₀ and β of the last cut
+        self._latency = self._base = 0.0
+        self._answers = 0
         self._cut_at = -math.inf
         self._resume_at = -math.inf
         self._turn = asyncio.Lock()
@@ -181,14 +190,23 @@ class Pace:
 
     def succeeded(self, seconds: float) -> None:
         """A call came back after so long: more at once, or fewer where replies take much longer than they could."""
-        self._base = seconds if math.isnan(self._base) else min(self._base * BASE_GROWTH, seconds)
-        old = seconds if math.isnan(self._latency) else self._latency
-        self._latency = old + LATENCY_SHARE * (seconds - old)
+        self._answers += 1
+        share = max(LATENCY_SHARE, 1 / self._answers)
+        self._latency += share * (seconds - self._latency)
+        # The least mean, not the least: latencies are so unlike that three times the least one is an everyday value.
+        settled = share == LATENCY_SHARE
+        self._base = min(self._base * BASE_GROWTH, self._latency) if settled else self._latency
         if self._latency > SLOW * self._base:
             self._cut(SLOWED)
         elif self.running >= self.limit / 2:
-            self.limit = min(self._most, self.limit + (1.0 if self._slow_start else 1.0 / self.limit))
+            grown = self.limit + 1.0 if self._slow_start else self._cubic()
+            self.limit = min(self._most, max(self.limit, grown))
             self._changed.set()
+
+    def _cubic(self) -> float:
+        """The number of calls that is due by now, since the last cut."""
+        elapsed = (self._clock() - self._cut_at) / (RECOVERY * self._latency)
+        return self._borne * (1 + (1 - self._factor) * (elapsed - 1) ** 3)
 
     def refused(self, after: float | None, chance: float) -> None:
         """The endpoint asked to slow down, and for `after` seconds of peace; chance: uniform in [0, 1)."""
@@ -199,10 +217,14 @@ class Pace:
             bucket.level = min(bucket.level, 0.0)
         if not told:  # otherwise the limit is known, and the number of calls is not what was wrong
             self._cut(REFUSED)
+            # Calls beyond those that the endpoint took would be refused as fast as it can say so.
+            taken = max(1.0, self.running - 1.0)
+            self.limit, self._borne = min(self.limit, taken), min(self._borne, taken)
 
     def _cut(self, factor: float) -> None:
         """Fewer at once, but only once for all that are under way."""
         self._slow_start = False
         now = self._clock()
-        if now - self._cut_at > (0 if math.isnan(self._latency) else self._latency):
-            self._cut_at, self.limit = now, max(1.0, self.limit * factor)
+        if now - self._cut_at > self._latency:
+            self._cut_at, self._borne, self._factor = now, self.limit, factor
+            self.limit = max(1.0, self.limit * factor)

@@ -10,7 +10,7 @@ import pytest
 from conftest import slate
 
 import app
-from judges.asking_people import audit, lot, route
+from judges.asking_people import audit, doubts, lot, route
 from judges.reply import Reply, kept
 from labeling.records import (
     Annotator,
@@ -186,3 +186,15 @@ def test_a_loop_asks_people_as_the_command_does(tmp_path: Path) -> None:
     assert asked["audit"].ranked == len(ranked) == 8
     assert {r.slate_id for r in store.human_requests() if r.reason == "audit"} == {id for id in ranked if lot(id) < 0.5}
     assert len({r.slate_id for r in store.human_requests() if r.reason != "audit"}) <= 1
+
+
+def test_orders_of_single_pairs_are_compared_pair_by_pair() -> None:
+    """As a local judge asks about three: of (0, 2) both orders name the first place, so a third is doubtful."""
+    three = slate("Question?", "One.", "Two.", "Three.")
+    said = {(0, 1): "[[A]]", (1, 0): "[[B]]", (0, 2): "[[A]]", (2, 0): "[[A]]", (1, 2): "[[A]]", (2, 1): "[[B]]"}
+    label = Label(three.id, JUDGE, "ranked", "l", (1, 2, 3))
+    assert doubts(three, label, [Reply(order, text) for order, text in said.items()]) == {
+        "orders": pytest.approx(1 / 3)
+    }
+    scores = [Reply((n,), f"[[{n}]]", scale=(0, 5)) for n in range(3)]
+    assert doubts(three, label, scores) == {}

@@ -1,9 +1,12 @@
 """How fast an endpoint is asked: limits, pauses and the number of calls under way."""
 
 import asyncio
+import random
 import time
+from typing import Any
 
 import pytest
+from simulated_endpoint import simulate
 
 from judges.endpoint import seconds_to_wait
 from judges.pace import Bucket, Limit, Pace, Stopped, seconds_of, told_limit
@@ -65,7 +68,7 @@ def test_a_bucket_refills_evenly_and_lends_what_it_cannot_hold() -> None:
     assert Bucket(limit=10_000, window=86400, now=0.0).level == 10_000
 
 
-def test_concurrency_doubles_then_grows_slowly_and_falls_once_for_all_under_way() -> None:
+def test_concurrency_doubles_falls_once_and_comes_back_along_a_cubic() -> None:
     async def main() -> None:
         now = 0.0
         pace = Pace(200, clock=lambda: now)
@@ -78,17 +81,62 @@ def test_concurrency_doubles_then_grows_slowly_and_falls_once_for_all_under_way(
         for _ in range(5):
             pace.refused(None, 0.0)
         assert pace.limit == pytest.approx(0.7 * 32)
-        before = pace.limit
-        for _ in range(22):
+        for trips, limit in ((2, 32 * (1 - 0.3 / 8)), (4, 32), (6, 32 * (1 + 0.3 / 8)), (8, 32 * 1.3)):  # K = 4
+            now = 10.0 + trips
             pace.succeeded(1.0)
-        assert before + 0.9 < pace.limit < before + 1.1
+            assert pace.limit == pytest.approx(limit)
         now = 20.0
-        grown = pace.limit
+        pace.limit = before = 100.0
         for _ in range(60):
             pace.succeeded(9.0)
-        assert pace.limit < grown
+        assert pace.limit == pytest.approx(0.9 * before)
 
     asyncio.run(main())
+
+
+def test_what_was_refused_frees_no_place() -> None:
+    async def main() -> None:
+        pace = Pace(200)
+        pace.running = 30
+        for _ in range(20):
+            pace.succeeded(1.0)
+        assert pace.limit == 36
+        for left in range(29, 19, -1):  # ten of the thirty are refused: the endpoint bears twenty
+            pace.refused(None, 0.0)
+            pace.running = left
+        assert pace.limit == 20
+
+    asyncio.run(main())
+
+
+def test_latencies_that_vary_as_always_are_no_queue() -> None:
+    async def main() -> None:
+        pace, chance = Pace(100), random.Random(1)
+        pace.running = 100
+        for _ in range(3000):
+            pace.succeeded(chance.lognormvariate(0, 0.35))
+        assert pace.limit == 100
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "share", "refused"),
+    [
+        ({"calls": 2000, "rate": 50}, 0.98, 0.05),
+        ({"calls": 1000, "rate": 10}, 0.92, 0.10),
+        ({"calls": 8000, "rate": 200}, 0.95, 0.03),
+        ({"calls": 1000, "rate": 1e6, "at_once": 8}, 0.88, 0.05),  # it limits the calls under way, and not the rate
+        ({"calls": 4000, "rate": 1e6, "at_once": 100}, 0.85, 0.01),
+    ],
+)
+def test_a_limit_that_nobody_tells_is_found_and_nearly_used(
+    endpoint: dict[str, Any], share: float, refused: float
+) -> None:
+    """In simulated time, from start to end; refusals by call."""
+    ends = [simulate(**endpoint, seed=seed) for seed in range(3)]
+    assert min(end.share for end in ends) > share
+    assert max(end.refused for end in ends) < refused * endpoint["calls"]
 
 
 def test_concurrency_does_not_grow_while_it_is_not_used() -> None:
