@@ -147,7 +147,7 @@ def test_the_place_alone_makes_a_tie(store: Store) -> None:
 
 
 def test_more_than_two_are_ranked_by_their_pairs(store: Store) -> None:
-    ranked = slate("Which?", "worst", "best", "middle", "middling")
+    ranked = slate("Which?", "middle", "worst", "best", "middling")
     order = ["best", "middle", "worst"]
 
     def rule(text: str) -> Sequence[float]:
@@ -161,7 +161,7 @@ def test_more_than_two_are_ranked_by_their_pairs(store: Store) -> None:
     model = Scripted(rule)
     judge = local_judge(lambda name: model)
     label_slates(judge, [ranked], store)
-    assert [label.ranks for label in store.labels()] == [(3, 1, 2, 2)]
+    assert [label.ranks for label in store.labels()] == [(2, 3, 1, 2)]
     assert len(model.texts) == 4 * 3
     assert combine_pairs([Reply((0, 2), "[[ABSTAIN]]"), Reply((2, 0), "[[A]]")], 1.0).outcome == "abstain"
 
