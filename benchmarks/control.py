@@ -4,6 +4,7 @@
     python benchmarks/control.py all TASK [TASK …]     every arm of the tasks with seeds 0, 1, 2 that is not there yet
     python benchmarks/control.py throughput TASK       steps/s on the predicted and on the true reward, in turns
     python benchmarks/control.py table                 what the finished runs say, as Markdown
+    python benchmarks/control.py figure                their learning curves: benchmarks/pictures/control.svg
 
 Arms: `true` is the same stable-baselines3 run on the environment's own reward, without any of our wrappers; `350`,
 `700` and `1400` learn from that many labels asked along the way; `700_upfront` gets all of them before training and
@@ -66,6 +67,14 @@ ARMS: dict[str, dict[str, Any]] = {
     "700_random": {"total": 700, "selector": "random"},
     "700_flipped": {"total": 700},
 }
+COLOURS = {
+    "true": "#0f172a",
+    "350": "#93c5fd",
+    "700": "#4f46e5",
+    "1400": "#a21caf",
+    "700_upfront": "#d97706",
+    "700_random": "#059669",
+}  # the flipped arm would squeeze all others together
 
 
 def run(task: str, arm: str, seed: int) -> None:
@@ -204,15 +213,21 @@ def run_all(tasks: list[str]) -> None:
                     subprocess.run([sys.executable, __file__, "run", task, arm, str(seed)], check=True)
 
 
+def finished() -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """The runs that there are, by task and arm."""
+    runs: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for path in sorted(RESULTS.glob("control-*.json")):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        runs[found["task"], found["arm"]].append(found)
+    return runs
+
+
 def table() -> str:
     """Return by task and arm: the mean over seeds with its 95 % interval, and as a share of `true`."""
     sys.path.insert(0, str(ROOT))
     from labeling.intervals import bootstrap
 
-    runs: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
-    for path in sorted(RESULTS.glob("control-*.json")):
-        found = json.loads(path.read_text(encoding="utf-8"))
-        runs[found["task"], found["arm"]].append(found)
+    runs = finished()
     lines = [
         "| task | steps | arm | seeds | labels | return [95 % CI] | of the way to `true` | steps/s |",
         "|---|---|---|---|---|---|---|---|",
@@ -241,6 +256,47 @@ def table() -> str:
     return "\n".join(lines)
 
 
+def figure() -> str:
+    """An SVG with a panel for each task: true return along the way, the mean over seeds, by arm."""
+    runs = finished()
+    wide, high, between = 330, 190, 70
+    whole = f"{2 * (wide + between) + 20} {2 * (high + between) + 40}"
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {whole}" '
+        'font-family="sans-serif" font-size="13" fill="#334155" stroke-linejoin="round">'
+        '<rect width="100%" height="100%" fill="#fff"/>'
+    ]
+    for n, task in enumerate(TASKS):
+        curves = {arm: _mean_curve(runs[task, arm]) for arm in ARMS if arm in COLOURS and arm != "true"}
+        goal = sum(r["return"] for r in runs[task, "true"]) / len(runs[task, "true"])
+        steps = runs[task, "true"][0]["environment_steps"]
+        least, most = (pick([goal, *(v for c in curves.values() for v in c)]) for pick in (min, max))
+        left, top = between + (wide + between) * (n % 2), 60 + (high + between) * (n // 2)
+
+        def y(value: float, top: int = top, least: float = least, most: float = most) -> float:
+            return top + high * (most - value) / (most - least)
+
+        parts.append(f'<text x="{left}" y="{top - 10}" font-weight="bold">{task.replace("_", " ")}</text>')
+        parts.append(f'<text x="{left + wide}" y="{top + high + 18}" text-anchor="end">{steps:,.0f} steps</text>')
+        for value in [goal, *(v for v in (least, most) if abs(y(v) - y(goal)) > 15)]:  # no figure over another
+            parts.append(f'<path d="M{left} {y(value):.1f}h{wide}" stroke="#e2e8f0"/>')
+            parts.append(f'<text x="{left - 6}" y="{y(value) + 4:.1f}" text-anchor="end">{value:,.0f}</text>')
+        parts.append(f'<path d="M{left} {y(goal):.1f}h{wide}" stroke="{COLOURS["true"]}" stroke-dasharray="6 4"/>')
+        for arm, curve in curves.items():
+            points = " ".join(f"{left + wide * k / (len(curve) - 1):.1f},{y(v):.1f}" for k, v in enumerate(curve))
+            parts.append(f'<polyline points="{points}" fill="none" stroke="{COLOURS[arm]}" stroke-width="2"/>')
+    for n, (arm, colour) in enumerate(COLOURS.items()):
+        at = between + 120 * n
+        dashes = ' stroke-dasharray="6 4"' if arm == "true" else ""
+        parts.append(f'<path d="M{at} 20h24" stroke="{colour}" stroke-width="2"{dashes}/>')
+        parts.append(f'<text x="{at + 30}" y="24">{arm}</text>')
+    return "\n".join(parts) + "</svg>\n"
+
+
+def _mean_curve(runs: list[dict[str, Any]]) -> list[float]:
+    return [sum(values) / len(values) for values in zip(*(r["curve"] for r in runs), strict=True)]
+
+
 def main() -> None:
     match sys.argv[1:]:
         case ["run", task, arm, seed]:
@@ -251,6 +307,8 @@ def main() -> None:
             print(throughput(task))
         case ["table"]:
             print(table())
+        case ["figure"]:
+            (ROOT / "benchmarks" / "pictures" / "control.svg").write_text(figure(), encoding="utf-8")
         case _:
             sys.exit(__doc__)
 
