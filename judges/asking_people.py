@@ -52,16 +52,18 @@ def audit(judge: str, share: float, judged: Judged) -> Iterator[HumanRequest]:
 
 
 def route(judge: str, budget: int, judged: Judged) -> list[HumanRequest]:
-    """The most doubtful slates of a judge that no person answered, one request for each reason to doubt.
+    """The most doubtful slates of a judge that no person answered or is to answer, a request for each reason to doubt.
 
     budget: how many slates of this judge are sent to people in all; those that were sent before count.
     """
-    sent = {request.slate_id for request in judged.human_requests(judge) if request.reason != "audit"}
+    requests = judged.human_requests()
+    sent = {request.slate_id for request in requests if request.judge == judge and request.reason != "audit"}
+    asked = {request.slate_id for request in requests}
     found: list[tuple[float, str, Mapping[RequestReason, float]]] = []
     for page in pages(judged.ranked_slates(judge)):
         ids = [slate.id for slate in page]
         labels, replies = judged.labels_on(judge, ids), replies_by_slate(judged.judge_calls(judge, ids))
-        spared = judged.answered_by_people(ids) | sent
+        spared = judged.answered_by_people(ids) | asked
         for slate, id in zip(page, ids, strict=True):
             if id not in spared and (reasons := doubts(slate, labels[id], replies[id])):
                 found.append((len(reasons) + max(reasons.values()), id, reasons))

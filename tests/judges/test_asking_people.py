@@ -109,6 +109,8 @@ def test_the_most_doubtful_are_routed_within_the_budget_each_with_its_reasons(st
     store.request_people(first)
     assert route(JUDGE, 1, store) == []  # the budget is over all runs
     assert {r.slate_id for r in route(JUDGE, 2, store)} == {orders}
+    store.request_people([HumanRequest(orders, JUDGE, "audit", 0.1, 0.5)])  # people are to answer that anyway
+    assert {r.slate_id for r in route(JUDGE, 9, store)} == {even, model}
 
 
 def test_rankings_are_doubted_pair_by_pair(store: Store) -> None:
