@@ -13,9 +13,10 @@ import asyncio
 import signal
 import socket
 from collections.abc import Callable, Sequence
-from functools import partial
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial, wraps
 from random import SystemRandom
-from typing import Any
+from typing import Any, TypeVar
 
 import uvicorn
 from fastapi import FastAPI, HTTPException, Request
@@ -47,10 +48,14 @@ from labeling.store import Conflict, Lease, Store
 from labeling.webhooks import Sender
 
 MOST_CHARACTERS = 300_000  # of one reply, beyond its first slate: what is left out comes with a later one
+# Threads of their own: whoever waits for a clip or a figure must not keep an answer waiting. They are few, because more
+# only take Python from each other, and what waits meanwhile shares a commit.
+THREADS = 4
 CLIPS_AHEAD = 4  # slates whose clips are made before they are shown; the page loads as many
 HANG_UP_SECONDS = 1.0
 KEEP_ALIVE_SECONDS = 120  # whoever reads two long answers finds the connection open when they click
 RANDOM = SystemRandom()
+Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 
 def create_app(store: Store, clips: Clips | None = None) -> FastAPI:
@@ -72,7 +77,21 @@ def api(store: Store, clips: Clips | None = None) -> FastAPI:
     app.add_exception_handler(StarletteHTTPException, _explain_http)
     app.add_exception_handler(UserError, _explain_user_error)
 
-    group = GroupCommit(store)
+    group, threads = GroupCommit(store), ThreadPoolExecutor(THREADS, "answers")
+
+    def writing(path: str) -> Callable[[Handler], Handler]:
+        """Make a handler the route of POST /api/path, in the threads that are kept for answers."""
+
+        def add(handler: Handler) -> Handler:
+            @wraps(handler)
+            async def route(*given: Any, **named: Any) -> Any:
+                work = partial(handler, *given, **named)
+                return await asyncio.get_running_loop().run_in_executor(threads, work)
+
+            app.post(f"/api/{path}")(route)
+            return handler
+
+        return add
 
     def reply(person: str, asked: LeaseRequest, write: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """The reply of a writing route: what it says of its write, and what this person is to label from now on."""
@@ -85,7 +104,7 @@ def api(store: Store, clips: Clips | None = None) -> FastAPI:
         said |= {"qualifying": qualifying and _round(qualifying)}
         return {**said, **_shown(store, clips, leases, asked.have), **_standing(store, person, asked.queue)}
 
-    @app.post("/api/lease")
+    @writing("lease")
     def lease(asked: LeaseRequest, request: Request) -> dict[str, Any]:
         """What to label now and after that."""
         person = _person(store, request, asked)
@@ -96,7 +115,7 @@ def api(store: Store, clips: Clips | None = None) -> FastAPI:
 
         return reply(person, asked, introduced)
 
-    @app.post("/api/submit")
+    @writing("submit")
     def submit(answer: SubmitRequest, request: Request) -> dict[str, Any]:
         """Answer a slate that was leased. The same client_key again is the same answer."""
         person = _person(store, request, answer)
@@ -107,7 +126,7 @@ def api(store: Store, clips: Clips | None = None) -> FastAPI:
             lambda: {"added": store.answer_lease(answer.client_key, answer.slate, person, label_in)},
         )
 
-    @app.post("/api/revise")
+    @writing("revise")
     def revise(answer: ReviseRequest, request: Request) -> dict[str, Any]:
         """Change one of the last answers. The same client_key again is the same change."""
         person = _qualified(store, _person(store, request, answer))
@@ -121,7 +140,7 @@ def api(store: Store, clips: Clips | None = None) -> FastAPI:
             person, answer, lambda: {"added": store.revise(answer.client_key, answer.replaces, person, label_in)}
         )
 
-    @app.post("/api/undo")
+    @writing("undo")
     def undo(asked: UndoRequest, request: Request) -> dict[str, Any]:
         """Take back the last answer, and have its slate again."""
         person = _qualified(store, _person(store, request, asked))
@@ -130,7 +149,7 @@ def api(store: Store, clips: Clips | None = None) -> FastAPI:
             person, asked, lambda: {"taken_back": store.take_back(asked.client_key, person, size, LEASE_SECONDS)}
         )
 
-    @app.post("/api/heartbeat")
+    @writing("heartbeat")
     def heartbeat(asked: LeaseRequest, request: Request) -> dict[str, int]:
         """Keep what this person holds: their page is open before them."""
         person = _person(store, request, asked)
