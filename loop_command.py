@@ -185,7 +185,7 @@ def _agent(config: ControlConfig, store: Store, judges: Sequence[Judge]) -> tupl
         if judge.clips == "cannot":
             raise UserError(
                 f"labels.judges names {name!r}, which counts words and cannot compare clips: name a judge of kind "
-                '"endpoint", or leave it to people or [labels.oracle]'
+                '"endpoint" or "local", or leave it to people or [labels.oracle]'
             )
     check(spec(config.environment))
     if config.labels.humans or any(judge.clips == "sees" for judge in judges):

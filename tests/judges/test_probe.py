@@ -177,6 +177,20 @@ def several(*texts: str) -> Reply:
     return Reply(json.dumps(body).encode())
 
 
+def test_several_replies_of_which_one_alone_has_probabilities_are_asked_one_by_one(
+    scripted: Scripted, judge_file: Callable[..., Path], store: Store
+) -> None:
+    def reply(request: dict[str, Any], n: int) -> Reply:
+        body = json.loads(able(request, n, []).body)
+        for choice in body["choices"][1:]:
+            choice["logprobs"] = None
+        return Reply(json.dumps(body).encode())
+
+    scripted.reply = reply
+    judge = checked(scripted, judge_file, store)
+    assert (judge.endpoint.logprobs, judge.endpoint.n) == (True, False)
+
+
 def test_samples_of_one_call_count_each(scripted: Scripted, judge_file: Callable[..., Path], store: Store) -> None:
     """Three of four name the first one shown, in both orders: P = (3/4 + 1/4) / 2. One without a verdict spoils all."""
     scripted.reply = lambda request, n: several("[[A]]", "[[A]]", "[[B]]", "[[A]]" if n > 1 else "hm", "[[B]]")
@@ -187,6 +201,8 @@ def test_samples_of_one_call_count_each(scripted: Scripted, judge_file: Callable
     assert [request["n"] for request in scripted.requests] == [4] * 4
     (label,) = store.labels(annotator=judge.annotator.id)
     assert label.probability == 0.5
+    assert isinstance(judge, EndpointJudge)
+    assert judge.request(judge.questions(first)[0]).most_reply_tokens == 4 * 12  # so much is reserved
     (most, *_) = store.judge_attempts(judge.annotator.id)
     assert len(replies_in(most.reply)) == 4  # more than was asked for does not count
     bias = calibrate(judge.annotator.id, store, {})
