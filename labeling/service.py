@@ -185,7 +185,7 @@ def api(store: Store, clips: Clips | None = None) -> FastAPI:
 
     account_routes.add_to(app, store)
     quality_routes.add_to(app, store)
-    static.add_to(app)
+    static.add_to(app, store)
     clip_routes.add_to(app, clips)
     return app
 

@@ -24,6 +24,7 @@ PUBLIC = ("/login", "/join", "/api/login", "/api/join", "/prefloop/", "/favicon.
 LABELER = (
     "/",
     "/label",
+    "/guidelines",
     "/clips/",
     "/api/lease",
     "/api/submit",

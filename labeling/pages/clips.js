@@ -17,7 +17,6 @@ export class ClipPlayer {
     this.since = null;
     this.turn = 0; // counts commands: what an older one still waits for is void
     this.screens = urls.map((url, place) => new Screen(url, names[place], () => this.shown && this.begin()));
-    this.controls = this.makeControls();
   }
 
   /** Whether every clip is there to be seen. */
@@ -137,32 +136,34 @@ export class ClipPlayer {
     this.refresh();
   }
 
-  /** What each key does. */
-  actions() {
+  /** What each action does, by its name (see keys.js). */
+  get acts() {
     return {
-      " ": () => this.toggle(), ",": () => this.step(-1), ".": () => this.step(1),
-      "[": () => this.faster(-1), "]": () => this.faster(1), l: () => this.setLoop(!settings.loop),
+      play: () => this.toggle(), stepBack: () => this.step(-1), stepOn: () => this.step(1),
+      slower: () => this.faster(-1), faster: () => this.faster(1), loop: () => this.setLoop(!settings.loop),
     };
   }
 
   // What is shown
 
-  makeControls() {
-    this.playButton = button("", "space", () => this.toggle(), "play");
+  /** The controls, with the keys that the person has for them; whoever puts the player on the page makes them. */
+  makeControls(keymap) {
+    const hint = (id) => keymap.hint(id);
+    this.playButton = button("", hint("play"), () => this.toggle(), "play");
     this.slider = h("input", {
       type: "range", min: 0, max: 0, step: "any", value: 0, "aria-label": "Position",
       oninput: () => this.scrub(true), onchange: () => this.scrub(false), onpointerup: () => this.slider.blur(),
     });
     this.clock = h("output", { class: "clock" });
     this.speeds = SPEEDS.map(([rate, title]) => button(title, "", () => this.setRate(rate)));
-    this.loopButton = button("Loop", "L", () => this.setLoop(!settings.loop), "loop");
-    const steps = [[-1, "‹", ",", "One frame back"], [1, "›", ".", "One frame on"]];
+    this.loopButton = button("Loop", hint("loop"), () => this.setLoop(!settings.loop), "loop");
+    const steps = [[-1, "‹", hint("stepBack"), "One frame back"], [1, "›", hint("stepOn"), "One frame on"]];
     return h("div", { class: "player", role: "group", "aria-label": "Player of all clips" },
       this.playButton,
       h("div", { class: "segments" }, ...steps.map(([n, sign, key, hint]) => button(sign, key, () => this.step(n), "", hint))),
       this.slider, this.clock,
       h("div", { class: "segments", role: "group", "aria-label": "Speed" },
-        h("kbd", { "aria-hidden": "true" }, "["), ...this.speeds, h("kbd", { "aria-hidden": "true" }, "]")),
+        h("kbd", { "aria-hidden": "true" }, hint("slower")), ...this.speeds, h("kbd", { "aria-hidden": "true" }, hint("faster"))),
       this.loopButton);
   }
 

@@ -26,7 +26,9 @@ export function isOpen(root) {
 
 export function showGuidelines(root, { text, html }) {
   localStorage.setItem(SEEN, text);
-  open(root, "Guidelines", h("div", { class: "guidelines", tabindex: 0, role: "region", "aria-label": "Guidelines" }, said(text, html)));
+  const apart = h("p", {}, h("a", { href: "/guidelines", target: "_blank" }, "On a page of their own"));
+  const guide = h("div", { class: "guidelines", tabindex: 0, role: "region", "aria-label": "Guidelines" }, said(text, html), apart);
+  open(root, "Guidelines", guide);
 }
 
 /** Whether these guidelines are new to this browser. */

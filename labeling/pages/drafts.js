@@ -1,6 +1,7 @@
 // Answers that are being made: what a person has done to a slate so far, kept by person and slate.
 
 import { everything, forget, keep } from "./kept.js";
+import { groupsOf } from "./ranking.js";
 
 const OLD_MS = 14 * 24 * 3600_000;
 
@@ -31,4 +32,10 @@ export class Drafts {
     if (!this.drafts.delete(slate)) return;
     forget("drafts", `${this.annotator}/${slate}`);
   }
+}
+
+/** An answer that was given, as the draft of its change. */
+export function draftOf({ answer }) {
+  const { outcome, flags, criteria, reason } = answer;
+  return { groups: outcome === "ranked" ? groupsOf(answer) : [], flags, criteria, note: reason };
 }

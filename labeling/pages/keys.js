@@ -1,9 +1,8 @@
 // Which key does what. A person may choose other keys; they are kept in this browser, and one key never does two things.
 
 const KEPT = "prefloop.keys";
-const WHERE = { any: ["sides", "scale", "ranking"], pair: ["sides", "scale"], sides: ["sides"], scale: ["scale"], ranking: ["ranking"] };
+const WHERE = { any: ["sides", "scale", "ranking"], clips: ["sides", "ranking"], pair: ["sides", "scale"], sides: ["sides"], scale: ["scale"], ranking: ["ranking"] };
 const FIXED = { ranking: [..."abcdefghi"] }; // the letters of the answers
-const PLAYER = [" ", ",", ".", "[", "]", "l"]; // see clips.js
 const NEVER = ["Escape", "Tab", "Shift", "Control", "Alt", "Meta", "CapsLock", "Dead", "Unidentified"];
 
 const DEFAULTS = {
@@ -24,6 +23,12 @@ const DEFAULTS = {
   submit: ["Submit the ranking", "ranking", "Enter"],
   allBad: ["All bad", "ranking", "x"],
   skip: ["Skip", "any", "s"],
+  play: ["Play or pause the clips", "clips", " "],
+  stepBack: ["One frame back", "clips", ","],
+  stepOn: ["One frame on", "clips", "."],
+  slower: ["Clips slower", "clips", "["],
+  faster: ["Clips faster", "clips", "]"],
+  loop: ["Loop the clips", "clips", "l"],
   unsafe: ["Flag as unsafe", "any", "w"],
   broken: ["Flag as broken", "any", "r"],
   note: ["Say why", "any", "n"],
@@ -70,7 +75,6 @@ export class Keymap {
   change(id, key) {
     const kinds = WHERE[DEFAULTS[id][1]];
     if (NEVER.includes(key)) return `${written(key)} cannot be a key: choose another`;
-    if (PLAYER.includes(key)) return `${written(key)} belongs to the player of clips: choose another`;
     if (kinds.some((kind) => FIXED[kind]?.includes(key))) return `${written(key)} chooses an answer in rankings: choose another`;
     const other = kinds.map((kind) => this.find(key, kind)).find((found) => found && found !== id);
     if (other) return `${written(key)} is “${DEFAULTS[other][0]}” already: give that another key first`;

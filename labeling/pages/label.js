@@ -2,12 +2,11 @@
 // is shown at once: several are here already, so that work goes on where the connection does not. All text that comes from a model is put in as text, never as markup.
 
 import { inWords, isOpen, showGuidelines, showRecent, showSettings, unseen } from "./dialogs.js";
-import { Drafts } from "./drafts.js";
+import { draftOf, Drafts } from "./drafts.js";
 import { button, h } from "./elements.js";
 import { Keymap, keyOf } from "./keys.js";
 import { Outbox } from "./outbox.js";
 import { Players } from "./players.js";
-import { groupsOf } from "./ranking.js";
 import { Rest } from "./rest.js";
 import { Server } from "./server.js";
 import { Workplace } from "./workplace.js";
@@ -398,10 +397,4 @@ class LabelPage {
     event.preventDefault();
     act();
   }
-}
-
-/** An answer that was given, as the draft of its change. */
-function draftOf({ answer }) {
-  const { outcome, flags, criteria, reason } = answer;
-  return { groups: outcome === "ranked" ? groupsOf(answer) : [], flags, criteria, note: reason };
 }

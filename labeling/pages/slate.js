@@ -6,10 +6,11 @@ import { h, said } from "./elements.js";
 export const LETTERS = "ABCDEFGHI";
 
 export class SlateView {
-  /** `player`: of a slate that shows clips. `act.choose(place, event)` is called for a click on a card; `act.drag` moves
+  /** `player`: of a slate that shows clips; `keymap`: of its keys. `act.choose(place, event)` is called for a click on a card; `act.drag` moves
    *  the card of a ranking. */
-  constructor(slate, player, act) {
+  constructor(slate, player, keymap, act) {
     this.slate = slate;
+    this.keymap = keymap;
     this.player = player;
     this.act = act;
     this.pair = slate.candidates.length === 2;
@@ -22,7 +23,7 @@ export class SlateView {
     const grid = this.player ? `clips ${this.pair ? "pairs" : "rankings"}` : this.pair ? "two tall" : k === 4 ? "two" : "";
     const columns = k <= 6 ? k : Math.ceil(k / 2);
     const cards = h("div", { class: `cards new ${grid}`, style: `--columns: ${columns}` }, ...this.cards);
-    return [this.slate.prompt.length ? conversation(this.slate.prompt) : "", cards, this.player ? this.player.controls : ""];
+    return [this.slate.prompt.length ? conversation(this.slate.prompt) : "", cards, this.player ? this.player.makeControls(this.keymap) : ""];
   }
 
   card(candidate, place) {

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from html import escape
 from pathlib import Path
 
 from fastapi import FastAPI, HTTPException
 from fastapi.responses import FileResponse, HTMLResponse
+
+from labeling.rich_text import plain, rich
+from labeling.store import Store
 
 HERE = Path(__file__).parent
 SCRIPTS = (
@@ -56,7 +60,7 @@ def versioned(name: str) -> str:
     return f"/prefloop/{name}?{hashlib.sha256((HERE / name).read_bytes()).hexdigest()[:8]}"
 
 
-def add_to(app: FastAPI) -> None:
+def add_to(app: FastAPI, store: Store) -> None:
     """Serve the files under /prefloop, and the pages."""
 
     @app.get("/prefloop/{name}", include_in_schema=False)
@@ -66,8 +70,22 @@ def add_to(app: FastAPI) -> None:
         # "no-cache" means: ask each time. One script imports another by its plain name, which must not go stale either.
         return FileResponse(HERE / name, media_type=ASSETS[name], headers={"cache-control": "no-cache"})
 
+    @app.get("/guidelines", include_in_schema=False)
+    def guidelines() -> HTMLResponse:
+        page = (HERE / "guidelines.html").read_text(encoding="utf-8")
+        return HTMLResponse(page.replace("{guidelines}", _guidelines(store)), headers=HEADERS)
+
     for path, file in PAGES.items():
         app.add_api_route(path, _page(file), include_in_schema=False)
+
+
+def _guidelines(store: Store) -> str:
+    """What the project says about how to decide, as harmless HTML; words alone keep their lines."""
+    text = store.settings().guidelines
+    if not text.strip():
+        return "<h1>Guidelines</h1><p>This project has none yet.</p>"
+    html = rich(text)
+    return f'<div class="text rich">{html}</div>' if html else f'<div class="text">{escape(plain(text))}</div>'
 
 
 def _page(file: str) -> Callable[[], HTMLResponse]:

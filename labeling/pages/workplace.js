@@ -31,7 +31,7 @@ export class Workplace {
     this.choice = this.pair
       ? new PairBar(scale, clips, keymap, (ranks, strength) => this.compare(ranks, strength))
       : new RankingBar(draft, this.k, this.noun, keymap, { changed, submit: () => this.submit() });
-    this.view = new SlateView(slate, player, { choose: (place, event) => this.clicked(place, event), drag: (place) => this.choice.drag(place) });
+    this.view = new SlateView(slate, player, keymap, { choose: (place, event) => this.clicked(place, event), drag: (place) => this.choice.drag(place) });
     this.remarks = new Remarks(draft, this.pair ? task.criteria : [], keymap, () => told.drafted());
     this.aids = h("div", { class: "aids" });
     this.elements = [...this.view.elements, this.aids, this.remarks.element];
@@ -171,6 +171,7 @@ export class Workplace {
     const refreshed = Object.entries(aids ?? {}).map(([id, act]) => [id, () => [act(), this.refreshAids()]]);
     return {
       ...this.choice.acts,
+      ...this.player?.acts,
       ...(!this.player && { [this.pair ? "bothBad" : "allBad"]: () => this.give("both_bad") }),
       skip: () => this.skip(),
       unsafe: () => remarks.toggle("unsafe"),
@@ -181,7 +182,7 @@ export class Workplace {
     };
   }
 
-  /** Answer to a key that is no action's: a letter, a reason, a key of the player. Returns whether it was one. */
+  /** Answer to a key that is no action's: a letter or a reason. Returns whether it was one. */
   pressed(key) {
     if (this.skipping) {
       const why = REASONS[Number(key) - 1];
@@ -195,8 +196,6 @@ export class Workplace {
       this.choice.place(place);
       return true;
     }
-    const act = this.player?.actions()[key];
-    act?.();
-    return act !== undefined;
+    return false;
   }
 }

@@ -3,26 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
+from barriers import barriers
 from label_world import Site, ask, shown
 from playwright.sync_api import Browser, Page, expect
 
-from labeling.records import Candidate, Message, Prompt, Slate
-
-axe = pytest.importorskip("axe_playwright_python.sync_playwright")
-
-
-def barriers(page: Page) -> list[str]:
-    """Each serious or critical violation as: rule, and where."""
-    found: list[dict[str, Any]] = axe.Axe().run(page).response["violations"]
-    return [
-        f"{violation['impact']}: {violation['id']}: {node['target']} {node['failureSummary']}"
-        for violation in found
-        if violation["impact"] in ("serious", "critical")
-        for node in violation["nodes"]
-    ]
+from labeling.records import Annotator, Candidate, Label, Message, Prompt, Slate
 
 
 def pair(site: Site, page: Page) -> None:
@@ -91,9 +78,32 @@ def live(site: Site, page: Page) -> None:
     page.wait_for_timeout(2000)
 
 
+def quality(site: Site, page: Page) -> None:
+    for who, kind in (("human:ann", "human"), ("human:bob", "human"), ("judge:j", "judge")):
+        site.store.add_annotator(Annotator(who, kind))  # type: ignore[arg-type]
+    for n in range(6):
+        one = Slate(Prompt((Message("user", f"q{n}"),)), (Candidate("a", "old policy"), Candidate("b", "new policy")))
+        site.store.add_slates([one])
+        for who, ranks in (("human:ann", (2, 1)), ("human:bob", (1, 2) if n == 0 else (2, 1)), ("judge:j", (2, 1))):
+            site.store.add_labels([Label(one.id, who, "ranked", f"{who}-{n}", ranks)])
+    site.store.revoke("judge:j", "a mistake", "local")
+    page.goto(site.address + "/quality")
+    expect(page.locator("#quality-annotators")).to_contain_text("revoked: a mistake")
+
+
+def guidelines_page(site: Site, page: Page) -> None:
+    site.store.set_settings({"guidelines": "# How\n\n| good | bad |\n|---|---|\n| `a` | b |\n\n> An example"})
+    page.goto(site.address + "/guidelines")
+    expect(page.locator("h1")).to_have_text("How")
+
+
 @pytest.mark.parametrize("colours", ["light", "dark"])
 @pytest.mark.parametrize(
-    "visit", [pair, ranking, skipping, nothing, guidelines, keys, last_answers, sign_in, joining, live]
+    "visit",
+    [
+        *(pair, ranking, skipping, nothing, guidelines, guidelines_page, keys, last_answers),
+        *(sign_in, joining, live, quality),
+    ],
 )
 def test_there_is_no_serious_barrier(
     site: Site, browser: Browser, visit: Callable[[Site, Page], None], colours: str

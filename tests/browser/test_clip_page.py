@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from barriers import barriers
 from clip_world import (
     FRAME,
     FRAMES,
@@ -389,4 +391,42 @@ def test_clips_wrap_on_a_phone(site: Site, browser: Browser) -> None:
     boxes = [card.bounding_box() for card in page.locator(".card").all()]
     assert len({box["y"] for box in boxes if box}) == 2
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.close()
+
+
+# Keys and barriers
+
+
+def test_the_keys_of_the_player_can_be_changed_like_all_others(site: Site, page: Page) -> None:
+    site.ask("question", 0, 1)
+    opened(site, page, "question")
+    page.keyboard.press("k")
+    page.get_by_role("button", name=re.compile("^Play or pause the clips: ")).click()
+    page.keyboard.press("s")
+    expect(page.locator("dialog .note")).to_contain_text("S is “Skip” already")
+    page.get_by_role("button", name=re.compile("^Play or pause the clips: ")).click()
+    page.keyboard.press("p")
+    page.keyboard.press("Escape")
+    shown(page, "question")
+    expect(page.locator(".player .play kbd")).to_have_text("P")
+    press_when_playing(page, "p")
+    page.keyboard.press("Space")
+    page.wait_for_timeout(200)
+    stopped(page)  # the old key does nothing any more
+    page.keyboard.press("p")
+    page.wait_for_function("!document.querySelector('.card video').paused")
+
+
+@pytest.mark.parametrize("colours", ["light", "dark"])
+def test_clips_have_no_serious_barrier(site: Site, browser: Browser, colours: str) -> None:
+    site.ask("question", 0, 1)
+    site.ask("ranking", 2, 3, 4)
+    page = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme=colours)  # type: ignore[arg-type]
+    opened(site, page, "question")
+    assert barriers(page) == []
+    page.get_by_role("tab", name="Rankings").click()
+    shown(page, "ranking")
+    page.keyboard.press("a")
+    page.wait_for_timeout(400)  # what fades in has its colours
+    assert barriers(page) == []
     page.close()

@@ -259,7 +259,7 @@ def test_keys_are_chosen_without_conflicts_and_kept(site: Site, page: Page) -> N
     for key, complaint in (
         ("s", "S is “Skip” already"),
         ("c", "C is “Go to the criteria” already"),
-        ("l", "L belongs to the player"),
+        ("l", "L is “Loop the clips” already"),
     ):
         choose("Both bad", key)
         expect(said).to_contain_text(complaint)

@@ -173,6 +173,26 @@ def test_nobody_answers_changes_or_takes_back_for_somebody_else(store: Store) ->
     assert [(label.annotator, label.ranks is not None) for label in store.labels(history=True)] == [("human:ann", True)]
 
 
+# Guidelines
+
+
+def test_guidelines_are_a_page_for_everybody_who_labels_and_nothing_in_them_runs(store: Store) -> None:
+    assert "none yet" in client_of(store).get("/guidelines").text
+    store.set_settings({"guidelines": "# How\n\n<script>alert(1)</script>\n\n[x](javascript:alert(1))"})
+    store.join(store.invite("labeler", "test"), "lab", PASSWORD)
+    client = client_of(store)
+    assert client.get("/guidelines", follow_redirects=False).status_code == 303
+    client.cookies.set(COOKIE, store.sign_in("lab", PASSWORD, "test"))
+    reply = client.get("/guidelines")
+    assert "<h1>How</h1>" in reply.text
+    assert "<script>alert" not in reply.text
+    assert '<a href="javascript' not in reply.text
+    assert "script-src" not in reply.headers["content-security-policy"]  # only what default-src allows, our own files
+    assert "unsafe-eval" not in reply.headers["content-security-policy"]
+    store.set_settings({"guidelines": "words <b>alone</b>\nand a line"})
+    assert "words &lt;b&gt;alone&lt;/b&gt;\nand a line" in client.get("/guidelines").text
+
+
 # SQL
 
 SQL = ("'; DROP TABLE label; --", '" OR 1=1 --', "x' UNION SELECT password FROM account --", "%", "a\x00b", "{}", "?1")
