@@ -48,7 +48,8 @@ sys.path.insert(0, str(HERE.parent))
 from judges.asking_people import audit
 from judges.batch import make_label
 from judges.calibration import calibrate, truth_of
-from judges.orders import Reply, combine
+from judges.orders import combine
+from judges.reply import Reply, kept
 from labeling.agreement import answers_of
 from labeling.intervals import Interval, bootstrap
 from labeling.prediction_powered import power_tuned
@@ -155,7 +156,7 @@ def judge(world: World, slate: Slate, features: np.ndarray, planted: Planted, ch
             reply = Reply(order, "[[A]]" if says > 0 else "[[B]]")
         call = JudgeCall(f"{slate.id} {order}", JUDGE.id, slate.id, "unsettled")
         world.store.reserve_call(call)
-        world.store.settle_call(JudgeCall(call.key, JUDGE.id, slate.id, "label", reply.to_json()))
+        world.store.settle_call(JudgeCall(call.key, JUDGE.id, slate.id, "label", kept([reply])))
         replies.append(reply)
     world.store.add_labels([make_label(JUDGE, slate, combine(replies, 0.0), None)])
 
