@@ -22,7 +22,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from importlib.metadata import version
@@ -39,32 +40,46 @@ ANSWER = "An answer of some length, as models write them, with a reason and an e
 
 @dataclass
 class Client:
-    """One labeler: a session, a connection, and what the requests took."""
+    """One labeler: who they are, a connection, and what the requests took, by name."""
 
     port: int
-    token: str
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-    took: dict[str, list[float]] = field(default_factory=lambda: {"lease": [], "submit": []})
+    authorization: str
+    streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+    took: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     labels: int = 0
 
-    async def post(self, route: str, body: dict[str, Any]) -> dict[str, Any]:
-        """Send a request and read its reply. Raises RuntimeError for anything but 200."""
-        data = json.dumps(body).encode()
+    async def ask(self, name: str, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, Any]:
+        """Send a request and read its reply: its status, and what it says. The connection stays open if it may."""
+        data = b"" if body is None else json.dumps(body).encode()
         head = (
-            f"POST /api/{route} HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\nContent-Type: application/json\r\n"
-            f"Authorization: Bearer {self.token}\r\nContent-Length: {len(data)}\r\n\r\n"
+            f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\nContent-Type: application/json\r\n"
+            f"Authorization: {self.authorization}\r\nContent-Length: {len(data)}\r\n\r\n"
         )
         began = time.perf_counter()
-        self.writer.write(head.encode() + data)
-        lines = (await self.reader.readuntil(b"\r\n\r\n")).decode().lower().split("\r\n")
-        length = next(int(line.split(":")[1]) for line in lines if line.startswith("content-length:"))
-        reply = await self.reader.readexactly(length)
-        self.took[route].append(time.perf_counter() - began)
-        if " 200 " not in lines[0]:
-            raise RuntimeError(f"{lines[0]}: {reply[:200]!r}")
-        found: dict[str, Any] = json.loads(reply)
-        return found
+        if self.streams is None:
+            self.streams = await asyncio.open_connection("127.0.0.1", self.port)
+        reader, writer = self.streams
+        writer.write(head.encode() + data)
+        lines = (await reader.readuntil(b"\r\n\r\n")).decode().lower().split("\r\n")
+        length = next((int(line.split(":")[1]) for line in lines if line.startswith("content-length:")), 0)
+        reply = await reader.readexactly(length)
+        self.took[name].append(time.perf_counter() - began)
+        if "connection: close" in lines:
+            self.close()
+        told = any(line.startswith("content-type: application/json") for line in lines)
+        return int(lines[0].split()[1]), json.loads(reply) if told else reply
+
+    async def post(self, route: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Ask one of our routes. Raises RuntimeError for anything but 200."""
+        status, found = await self.ask(route, "POST", f"/api/{route}", body)
+        if status != 200:
+            raise RuntimeError(f"{status}: {found}")
+        return dict(found)
+
+    def close(self) -> None:
+        if self.streams is not None:
+            self.streams[1].close()
+        self.streams = None
 
 
 async def label(client: Client, think: float, until: float, chance: random.Random) -> None:
@@ -83,13 +98,15 @@ async def label(client: Client, think: float, until: float, chance: random.Rando
         lease = reply["lease"]
 
 
-async def crowd(port: int, tokens: Sequence[str], think: float, seconds: float, seed: int) -> list[Client]:
+Label = Callable[[Client, float, float, random.Random], Awaitable[None]]
+
+
+async def crowd(clients: Sequence[Client], label: Label, think: float, seconds: float, seed: int) -> Sequence[Client]:
     """Everybody labels for that long."""
-    clients = [Client(port, token, *await asyncio.open_connection("127.0.0.1", port)) for token in tokens]
     until = time.perf_counter() + seconds
     await asyncio.gather(*(label(c, think, until, random.Random(f"{seed} {n}")) for n, c in enumerate(clients)))
     for client in clients:
-        client.writer.close()
+        client.close()
     return clients
 
 
@@ -132,14 +149,18 @@ def measure(labelers: int, seconds: float) -> dict[str, Any]:
         tokens = prepare(project, labelers, slates=int(labelers * seconds / THINK_SECONDS) + int(seconds * 1000))
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
+
+        def clients() -> list[Client]:
+            return [Client(port, f"Bearer {token}") for token in tokens]
+
         command = [sys.executable, str(ROOT / "app.py"), "serve", "--project", str(project), "--port", str(port)]
         server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert server.stdout is not None
         try:
             server.stdout.readline()  # it says where it is
-            calm = asyncio.run(crowd(port, tokens, THINK_SECONDS, seconds, 0))
+            calm = asyncio.run(crowd(clients(), label, THINK_SECONDS, seconds, 0))
             began, cpu = time.perf_counter(), cpu_seconds(server.pid)
-            rushed = asyncio.run(crowd(port, tokens, 0.0, seconds / 2, 1))
+            rushed = asyncio.run(crowd(clients(), label, 0.0, seconds / 2, 1))
             labels = sum(c.labels for c in rushed)
             rate = labels / (time.perf_counter() - began)
             cost = (cpu_seconds(server.pid) - cpu) / labels
