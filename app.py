@@ -87,8 +87,15 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--dry-run", action="store_true", help="ask nothing; say what it would take: calls, tokens, cost, time"
     )
-    sub.add_argument(
+    way = sub.add_mutually_exclusive_group()
+    way.add_argument(
         "--batch-api", action="store_true", help="ask by the OpenAI Batch API: within a day, at half the price"
+    )
+    way.add_argument(
+        "--batch-files",
+        type=Path,
+        metavar="FOLDER",
+        help="write the questions into this folder for vLLM's `run-batch`, and read its replies from there",
     )
     sub.add_argument(
         "--money", type=_dollars, help="stop before it has cost more dollars, over all runs in the project"
@@ -274,12 +281,12 @@ def recipes(options: argparse.Namespace) -> None:
 
 def judge(options: argparse.Namespace) -> None:
     """Let a judge label the slates that wait for it."""
-    from judge_command import Asking
+    from judge_command import Asking, EndpointOptions
     from judge_command import judge as run
 
-    caps = {"money": options.money, "tokens": options.tokens, "calls": options.calls}
+    asked = EndpointOptions(options.batch_api, options.batch_files, options.money, options.tokens, options.calls)
     asking = Asking(options.audit, options.route)
-    run(options.project, options.judge, options.limit, options.dry_run, options.batch_api, caps, asking)
+    run(options.project, options.judge, options.limit, options.dry_run, asked, asking)
 
 
 def loop(options: argparse.Namespace) -> None:

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import islice
 from math import isnan
 from pathlib import Path
@@ -57,24 +57,38 @@ class Asking:
     route: int = 0
 
 
+@dataclass(frozen=True)
+class EndpointOptions:
+    """How a judge behind an endpoint is asked this time, and what replaces the caps in its file; None = as there."""
+
+    batch_api: bool = False
+    batch_files: Path | None = None
+    money: float | None = None
+    tokens: int | None = None
+    calls: int | None = None
+
+    def given(self) -> dict[str, Any]:
+        """The options that say something, by name."""
+        values = {option.name: getattr(self, option.name) for option in fields(self)}
+        return {name: value for name, value in values.items() if value is not None and value is not False}
+
+
 def judge(
     project: Path,
     names: Sequence[str],
     limit: int | None,
     dry_run: bool,
-    batch_api: bool,
-    caps: Mapping[str, Any],
+    options: EndpointOptions,
     asking: Asking,
 ) -> None:
     """Let judges, one after the other, label the slates that wait for them, at most `limit` each.
 
-    dry_run: only say what that would take. batch_api: ask by the Batch API. caps: what replaces caps of the judges'
-    files (money, tokens, calls). asking: what people are to answer too. Raises UserError.
+    dry_run: only say what that would take. asking: what people are to answer too. Raises UserError.
     """
     from labeling.store import Store
 
     store = Store(project)
-    judges = [with_options(open_judge(name, store), batch_api, caps) for name in names]
+    judges = [with_options(open_judge(name, store), options) for name in names]
     for each in judges:
         run_judge(each, store, limit, dry_run)
     if not dry_run:
@@ -201,19 +215,25 @@ def asked_of_people(judge: str, store: Store) -> Iterator[str]:
             yield f"people are to answer {share}: {REASONS[count.reason]}; {count.answered:,} are answered"
 
 
-def with_options(judge: Judge, batch_api: bool, caps: Mapping[str, Any]) -> Judge:
-    """The judge with these caps in place of those in its file. Raises UserError for one that costs nothing."""
+def with_options(judge: Judge, options: EndpointOptions) -> Judge:
+    """The judge as these options want it. Raises UserError for one that runs here and costs nothing."""
+    from judges.batch_api import BatchApi
+    from judges.batch_files import BatchFiles
     from judges.endpoint_judge import EndpointJudge
 
-    given = {name: cap for name, cap in caps.items() if cap is not None}
-    options = [*(["batch-api"] if batch_api else []), *given]
-    if not options:
+    given = options.given()
+    if not given:
         return judge
     if not isinstance(judge, EndpointJudge):
-        raise UserError(
-            f"{judge.annotator.id} runs here and costs nothing: leave out {', '.join(f'--{name}' for name in options)}"
-        )
-    return replace(judge.within(replace(judge.budget, **given)), batch_api=batch_api)
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise UserError(f"{judge.annotator.id} runs here and costs nothing: leave out {names}")
+    caps = {name: cap for name, cap in given.items() if name in ("money", "tokens", "calls")}
+    judge = judge.within(replace(judge.budget, **caps))
+    if options.batch_api:
+        return replace(judge, batch=BatchApi(judge.endpoint, judge.file))
+    if options.batch_files:
+        return replace(judge, batch=BatchFiles(options.batch_files, judge.endpoint.model))
+    return judge
 
 
 def estimated(judge: Judge, store: Store, slates: Iterable[Slate]) -> str:
@@ -228,7 +248,7 @@ def estimated(judge: Judge, store: Store, slates: Iterable[Slate]) -> str:
     e = estimate(judge, waiting(slates, who, store), store.usual_call(who))
     cost = "at an unknown price" if e.cost is None else f"about ${e.cost:.4f}"
     basis = "by its earlier calls" if e.measured else "by the bytes of the questions, full replies and 1 s a call"
-    time = "within a day" if judge.batch_api else f"about {e.seconds:,.0f} s"
+    time = judge.batch.takes if judge.batch else f"about {e.seconds:,.0f} s"
     used = judge.budget.used(store.judge_spending(who))
     return (
         f"{e.slates:,} slates, {e.calls:,} calls, about {e.prompt_tokens:,.0f} + {e.completion_tokens:,.0f} tokens, "

@@ -61,5 +61,6 @@ class Judge(Protocol):
         """Answer every slate: `keep` writes an answer down as a label, `tell` is for labels that are on disk.
 
         New calls are in the ledger before; known ones that were answered are used as they are. Raises BudgetReached
-        when a cap ends it, KeyboardInterrupt after Ctrl-C, when what was under way is finished or given up.
+        when a cap ends it, RepliesAwaited when others are to make replies first, KeyboardInterrupt after Ctrl-C, when
+        what was under way is finished or given up.
         """

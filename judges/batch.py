@@ -16,6 +16,7 @@ from typing import TypeVar
 from judges.answer import Answer, Judge, Waiting
 from judges.budget import BudgetReached
 from judges.ledger import Ledger
+from judges.submissions import RepliesAwaited
 from judges.verdict import FINAL_LABELS
 from labeling.records import Annotator, JudgeCall, Label, Slate, content_id
 
@@ -59,9 +60,10 @@ def label_slates(
 ) -> Judged:
     """Let a judge label those of the slates that wait for it. The ledger knows the slates.
 
-    `on_label` hears of each label once it is on disk. A cap that is reached ends it early; a revoked judge
-    asks nothing. Raises UserError when the judge's endpoint stops answering, KeyboardInterrupt after Ctrl-C. In all
-    these cases what was finished is kept, and the same call again goes on from there.
+    `on_label` hears of each label once it is on disk. A cap that is reached, and replies that are not there yet, end
+    it early; a revoked judge asks nothing. Raises UserError when the judge's endpoint stops answering,
+    KeyboardInterrupt after Ctrl-C. In all these cases what was finished is kept, and the same call again goes on from
+    there.
     """
     judged = Judged()
 
@@ -82,8 +84,8 @@ def label_slates(
     with ledger.judging_alone(judge.annotator.id):
         try:
             judge.answer(waiting(slates, judge.annotator.id, ledger), ledger, keep, tell)
-        except BudgetReached as reached:
-            judged.stopped = str(reached)
+        except (BudgetReached, RepliesAwaited) as reason:
+            judged.stopped = str(reason)
     return judged
 
 

@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from judges.answer import Answer, Clips, Waiting
-from judges.batch_api import BatchRun, open_calls
+from judges.batch_api import BatchApi
+from judges.batch_files import BatchFiles
+from judges.batch_run import BatchRun, open_calls
 from judges.budget import FREE, UNLIMITED, Budget, BudgetReached, Price, Size, size_of
 from judges.calling import Caller
 from judges.canaries import DEFAULT_CANARIES, CanaryRules
@@ -22,6 +24,7 @@ from judges.pictures import Draw, chat, chat_with_pictures
 from judges.probe import Probe
 from judges.questions import Question
 from judges.rubric import Rubric
+from judges.submissions import Submissions
 from judges.verdict import FINAL_CALLS
 from labeling.records import Annotator, Label, Slate, UserError, content_id
 
@@ -31,7 +34,7 @@ class EndpointJudge:
     """A model behind an endpoint, with a rubric. file, key_source: the file and the key's origin, for messages.
 
     price: None where it is not known. draw: draws clips for a model that sees; it is called in the thread that asks,
-    for each question. batch_api: ask by the Batch API.
+    for each question. batch: ask by submissions to it, None = call by call.
     """
 
     annotator: Annotator
@@ -44,7 +47,7 @@ class EndpointJudge:
     price: Price | None = None
     canary_rules: CanaryRules = DEFAULT_CANARIES
     remarks: tuple[str, ...] = ()
-    batch_api: bool = False
+    batch: Submissions | None = None
 
     @property
     def clips(self) -> Clips:
@@ -65,6 +68,8 @@ class EndpointJudge:
 
         Raises UserError naming base_url and the cure when it gets no answer.
         """
+        if self.batch and not self.batch.asks_endpoint:
+            return self
         return asyncio.run(self._checked(ledger))
 
     async def _checked(self, ledger: Ledger) -> EndpointJudge:
@@ -105,21 +110,18 @@ class EndpointJudge:
         keep: Callable[[Waiting, Answer], Label],
         tell: Callable[[Label], None],
     ) -> None:
-        submitted = open_calls(ledger, self.annotator.id)
-        if submitted and not self.batch_api:
-            raise UserError(
-                f"{self.file}: {len(submitted):,} calls stand in a batch that was submitted: collect it with "
-                "--batch-api"
-            )
+        for way in (BatchApi, BatchFiles):
+            submitted = open_calls(ledger, self.annotator.id, way.sent_as)
+            if submitted and not isinstance(self.batch, way):
+                raise UserError(f"{self.file}: {len(submitted):,} calls stand {way.collect}")
         async with self._calling(ledger) as (caller, writer, pace):
             run = EndpointRun(self, ledger, caller, writer, pace, keep, tell)
-            if not self.batch_api:
+            if self.batch is None:
                 await run.answer_all(slates)
                 return
-            async with open_client(self.endpoint) as client:
-                batches = BatchRun(self, ledger, client, keep, tell)
-                await batches.collect_open()  # before slates are taken, each with what is known of it by then
-                await batches.answer_all(await run.with_canaries_first(slates))
+            batches = BatchRun(self, self.batch, ledger, keep, tell)
+            await batches.collect_open()  # before slates are taken, each with what is known of it by then
+            await batches.answer_all(await run.with_canaries_first(slates) if self.batch.asks_endpoint else slates)
 
     @property
     def form(self) -> Form:

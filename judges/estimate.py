@@ -7,8 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from judges.answer import Waiting
-from judges.batch_api import SHARE_OF_PRICE
-from judges.budget import TOKENS_PER_BYTE
+from judges.budget import FREE, TOKENS_PER_BYTE
 from judges.endpoint_judge import EndpointJudge
 from labeling.records import UsualCall
 
@@ -42,8 +41,9 @@ def estimate(judge: EndpointJudge, slates: Iterable[Waiting], usual: UsualCall) 
     measured = usual.calls >= ENOUGH_CALLS
     prompt = calls * usual.prompt_tokens if measured else text * TOKENS_PER_BYTE
     reply = calls * (usual.completion_tokens if measured else judge.endpoint.max_tokens)
-    share = SHARE_OF_PRICE if judge.batch_api else 1.0
-    cost = judge.price.of(prompt, reply) * share if judge.price else None
+    share = judge.batch.share_of_price if judge.batch else 1.0
+    price = judge.price if share else FREE
+    cost = price.of(prompt, reply) * share if price else None
     endpoint = judge.endpoint
     minutes = [
         math.ceil(calls / endpoint.concurrency) * (usual.seconds if measured else ASSUMED_SECONDS) / 60,

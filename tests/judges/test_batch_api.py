@@ -1,6 +1,5 @@
 """Judging by the Batch API: files there and back, half the price, and a process that dies with a batch on its way."""
 
-import json
 import os
 import signal
 import subprocess
@@ -9,15 +8,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import pytest
 from batch_server import BatchServer
 from conftest import HERE
-from pydantic import BaseModel, Field
 
-from judges import batch_api
+from judges import batch_api, batch_run
 from judges.batch import label_slates
+from judges.batch_api import BatchApi
 from judges.config import load_judge
 from judges.endpoint_judge import EndpointJudge
 from labeling.records import Spending, UserError
@@ -42,7 +41,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[BatchServer]:
 def batch_judge(path: Path) -> EndpointJudge:
     judge = load_judge(path, DATA)
     assert isinstance(judge, EndpointJudge)
-    return replace(judge, batch_api=True)
+    return replace(judge, batch=BatchApi(judge.endpoint, judge.file))
 
 
 def priced(path: Path, more: str = "") -> Path:
@@ -98,7 +97,7 @@ def test_a_budget_makes_a_smaller_batch(server: BatchServer, judge_file: Callabl
 def test_large_submissions_are_split(
     server: BatchServer, judge_file: Callable[..., Path], store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch_api, "MOST_REQUESTS", 5)
+    monkeypatch.setattr(batch_run, "MOST_REQUESTS", 5)
     judge = batch_judge(judge_file(server.url))
     assert label_slates(judge, store.slates(), store).outcomes == {"label": 6}
     assert [server.files[b["input_file_id"]].count(b"\n") for b in server.batches.values()] == [5, 5, 2]
@@ -119,7 +118,7 @@ def test_a_killed_process_leaves_a_batch_that_the_next_one_collects(
             {"completion_window": "24h", "input_file_id": "file-0", "endpoint": "/v1/other", "metadata": None}
         )
     with pytest.raises(UserError, match="12 calls stand in a batch that was submitted: collect it with --batch-api"):
-        label_slates(replace(judge, batch_api=False), store.slates(), store)
+        label_slates(replace(judge, batch=None), store.slates(), store)
     server.polls = 1
     assert label_slates(judge, store.slates(), store).outcomes == {"label": 6}
     assert Counter(server.billed) == dict.fromkeys(server.billed, 1)
@@ -139,87 +138,3 @@ def test_a_submission_of_which_no_batch_was_made_is_released_and_asked_again(
     server.refuse_batches = False
     assert label_slates(judge, store.slates(), store).outcomes == {"label": 6}
     assert store.judge_spending(judge.annotator.id) == Spending(24, 1200, 48, 0.0)
-
-
-class ChatMessage(BaseModel, extra="forbid", strict=True):
-    role: Literal["system", "user", "assistant"]
-    content: str
-
-
-class JsonSchema(BaseModel, extra="forbid", strict=True):
-    name: str
-    strict: bool
-    json_schema: dict[str, Any] = Field(alias="schema")
-
-
-class ResponseFormat(BaseModel, extra="forbid", strict=True):
-    type: Literal["json_schema"]
-    json_schema: JsonSchema
-
-
-class ChatCompletionRequest(BaseModel, extra="forbid", strict=True):
-    model: str
-    messages: list[ChatMessage]
-    temperature: float
-    max_tokens: int | None = None
-    max_completion_tokens: int | None = None
-    logprobs: bool = False
-    top_logprobs: Annotated[int, Field(ge=0, le=20)] = 0  # its own default for max_logprobs
-    n: int = 1
-    seed: int | None = None
-    response_format: ResponseFormat | None = None
-
-
-class BatchRequestInput(BaseModel, extra="forbid", strict=True):
-    """A line as vLLM's offline runner takes it (`vllm run-batch -i`), with those of its fields that judges use.
-
-    By its documentation, "Offline Inference with the OpenAI Batch file format", and the models of the same names.
-    """
-
-    custom_id: str
-    method: Literal["POST"]
-    url: Literal["/v1/chat/completions"]
-    body: ChatCompletionRequest
-
-
-SETTINGS: tuple[dict[str, Any], ...] = (
-    {},
-    {"schema": True, "samples": 3, "temperature": 0.7, "n": True, "token_limit": "max_completion_tokens"},
-)
-
-
-@pytest.mark.parametrize("settings", SETTINGS)
-def test_the_files_are_those_of_an_offline_runner(
-    settings: dict[str, Any], server: BatchServer, judge_file: Callable[..., Path], store: Store
-) -> None:
-    judge = batch_judge(judge_file(server.url, **settings))
-    label_slates(judge, store.slates(), store)
-    lines = server.files["file-0"].decode().splitlines()
-    assert len(lines) == 12
-    read = [BatchRequestInput.model_validate_json(line) for line in lines]
-    assert len({line.custom_id for line in read}) == 12
-
-
-def test_results_of_an_offline_runner_are_read(
-    server: BatchServer, judge_file: Callable[..., Path], store: Store
-) -> None:
-    """Its lines hold the error of a failed request as text or in an object, beside a response without a body."""
-    plain = server.finish
-
-    def finish(batch: dict[str, Any]) -> None:
-        plain(batch)
-        lines = [json.loads(line) for line in server.files[batch["output_file_id"]].splitlines()]
-        inner = {"error": {"message": "the prompt is too long", "type": "BadRequestError", "param": None, "code": 400}}
-        for line, error in zip(lines, ("Request must not be sent in stream mode", inner), strict=False):
-            line |= {"response": {"status_code": 400, "request_id": "vllm-batch-1", "body": None}, "error": error}
-        batch["output_file_id"] = server.keep("".join(json.dumps(line) + "\n" for line in lines).encode())
-
-    server.finish = finish  # type: ignore[method-assign]
-    judge = batch_judge(judge_file(server.url))
-    outcomes = label_slates(judge, store.slates(), store).outcomes
-    assert outcomes.total() == 6
-    failed = [call for call in store.judge_calls(judge.annotator.id).values() if call.outcome == "endpoint_failure"]
-    assert {call.reply for call in failed} == {
-        "in the batch: “Request must not be sent in stream mode”",
-        "in the batch: “the prompt is too long”",
-    }

@@ -15,6 +15,7 @@ from local_judging import local_judge
 
 from judges import batch_api
 from judges.batch import label_slates
+from judges.batch_api import BatchApi
 from judges.config import load_judge
 from judges.endpoint import Completion
 from judges.endpoint_judge import EndpointJudge
@@ -242,8 +243,9 @@ def test_by_the_batch_api(scale_file: Callable[..., Path], store: Store, monkeyp
     store.add_slates(mine)
     judge = load_judge(scale_file(server.url), DATA)
     assert isinstance(judge, EndpointJudge)
+    judge = replace(judge, batch=BatchApi(judge.endpoint, judge.file))
     for slates, labels in ((mine[:1], 1), (mine, 1)):
-        assert label_slates(replace(judge, batch_api=True), slates, store).outcomes == {"label": labels}
+        assert label_slates(judge, slates, store).outcomes == {"label": labels}
     server.stop()
     assert Counter(server.billed) == dict.fromkeys(server.billed, 1)
     assert len(server.billed) == 3
