@@ -56,14 +56,16 @@ class Client:
             f"Authorization: {self.authorization}\r\nContent-Length: {len(data)}\r\n\r\n"
         )
         began = time.perf_counter()
-        if self.streams is None:
-            self.streams = await asyncio.open_connection("127.0.0.1", self.port)
-        reader, writer = self.streams
-        writer.write(head.encode() + data)
-        lines = (await reader.readuntil(b"\r\n\r\n")).decode().lower().split("\r\n")
-        length = next((int(line.split(":")[1]) for line in lines if line.startswith("content-length:")), 0)
-        reply = await reader.readexactly(length)
-        self.took[name].append(time.perf_counter() - began)
+        try:
+            if self.streams is None:
+                self.streams = await asyncio.open_connection("127.0.0.1", self.port)
+            reader, writer = self.streams
+            writer.write(head.encode() + data)
+            lines = (await reader.readuntil(b"\r\n\r\n")).decode().lower().split("\r\n")
+            length = next((int(line.split(":")[1]) for line in lines if line.startswith("content-length:")), 0)
+            reply = await reader.readexactly(length)
+        finally:  # who gives up has waited, too
+            self.took[name].append(time.perf_counter() - began)
         if "connection: close" in lines:
             self.close()
         told = any(line.startswith("content-type: application/json") for line in lines)
@@ -101,10 +103,17 @@ async def label(client: Client, think: float, until: float, chance: random.Rando
 Label = Callable[[Client, float, float, random.Random], Awaitable[None]]
 
 
-async def crowd(clients: Sequence[Client], label: Label, think: float, seconds: float, seed: int) -> Sequence[Client]:
-    """Everybody labels for that long."""
+async def crowd(
+    clients: Sequence[Client], label: Label, think: float, seconds: float, seed: int, patience: float | None = None
+) -> Sequence[Client]:
+    """Everybody labels for that long, and waits for what they asked for; not longer than `patience` seconds more."""
     until = time.perf_counter() + seconds
-    await asyncio.gather(*(label(c, think, until, random.Random(f"{seed} {n}")) for n, c in enumerate(clients)))
+    people = [asyncio.create_task(label(c, think, until, random.Random(f"{seed} {n}"))) for n, c in enumerate(clients)]
+    done, waiting = await asyncio.wait(people, timeout=None if patience is None else seconds + patience)
+    for person in waiting:
+        person.cancel()
+    for person in done:
+        person.result()
     for client in clients:
         client.close()
     return clients

@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 from label_world import Site, serving_texts
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+TIMEOUT = 20_000  # milliseconds; other tests keep the cores busy
+expect.set_options(timeout=TIMEOUT)
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +39,7 @@ def browser(chromium: str) -> Iterator[Browser]:
 def page(browser: Browser) -> Iterator[Page]:
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     tab = context.new_page()
-    tab.set_default_timeout(20_000)
+    tab.set_default_timeout(TIMEOUT)
     yield tab
     context.close()
 

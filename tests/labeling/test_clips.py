@@ -237,8 +237,10 @@ def test_closing_gives_up_what_is_not_made(store, shelf):
     hang, waiting, good = kept(store, "hang", "plain", "other")
     path = shelf.video(good)
     with ThreadPoolExecutor(2) as people:
-        asked = [people.submit(shelf.video, hang), people.submit(shelf.video, waiting)]
-        wait_until(lambda: len(log(shelf)) == 2 and shelf._asked)
+        asked = [people.submit(shelf.video, hang)]
+        wait_until(lambda: len(log(shelf)) == 2)
+        asked.append(people.submit(shelf.video, waiting))
+        wait_until(lambda: shelf._asked)
         shelf.close()
         for answer in asked:
             with pytest.raises(UserError):
