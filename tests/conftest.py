@@ -13,8 +13,8 @@ LEARNING = ("test_agent_learning.py", "test_learning.py", "test_recipes_learn.py
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several workers (`make test`), one begins with the runs of learning, which keep the cores busy, while the others
-    do what mostly waits: for browsers, servers, processes.
+    """With several workers (`make test`), one begins with the runs of learning, which keep the cores busy, while the
+    others do what mostly waits: for browsers, servers, processes.
 
     All other tests of a file stay together, for they share a server or a browser.
     """
