@@ -23,7 +23,7 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-dev
 	@sh tests/get_debian_packages.sh
 	@$(MAKE) --no-print-directory check
-	@$(RUN) -m pytest -n 3 --dist loadgroup --no-loadscope-reorder -m "not long and not alone"
+	@$(RUN) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder -m "not long and not alone"
 	@$(RUN) -m pytest -m "alone and not long"
 
 check: $(VENV)/.installed-dev

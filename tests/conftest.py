@@ -13,11 +13,11 @@ LEARNING = ("test_agent_learning.py", "test_learning.py", "test_recipes_learn.py
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several workers (`make test`), one begins with the runs of learning, which keep the cores busy, while the
-    others do what mostly waits: for browsers, servers, processes.
+    """With several workers (`make test`), the runs of learning come first and go to whoever is free.
 
     All other tests of a file stay together, for they share a server or a browser.
     """
     items.sort(key=lambda item: item.path.name not in LEARNING)
     for item in items:
-        item.add_marker(pytest.mark.xdist_group("learning" if item.path.name in LEARNING else str(item.path)))
+        if item.path.name not in LEARNING:
+            item.add_marker(pytest.mark.xdist_group(str(item.path)))

@@ -41,5 +41,6 @@ def test_held_out_gold_rises_from_labels_alone_and_not_from_random_ones(recipe: 
     assert control.mean < learned.mean / 2
 
 
+@pytest.mark.long
 def test_flipped_labels_teach_the_opposite(tmp_path: Path) -> None:
     assert gains("grpo", tmp_path, flip=True).high < 0

@@ -79,13 +79,10 @@ class Silent(World):
         return []
 
 
-# In `make test`, those whose arithmetic is furthest from the two of test_learning; `pytest -m long` runs the others.
-QUICK = ("remax", "aspo", "vapo")
-
-
+# In `make test`, the one whose arithmetic is furthest from that of test_learning; `pytest -m long` runs the others.
 @pytest.mark.parametrize(
     "recipe",
-    [pytest.param(r, marks=() if r in QUICK else pytest.mark.long) for r in RECIPES if r != "ttrl"],
+    [pytest.param(r, marks=() if r == "vapo" else pytest.mark.long) for r in RECIPES if r != "ttrl"],
 )
 def test_gold_rises(recipe: str, tmp_path: Path) -> None:
     # ReMax uses each sample once, and its baseline says less than a group or a critic does: it gets more steps.
@@ -94,7 +91,8 @@ def test_gold_rises(recipe: str, tmp_path: Path) -> None:
     assert learned.low > 0.03, f"gold rose by {learned}"
 
 
-@pytest.mark.parametrize("recipe", ["aspo", *(pytest.param(r, marks=pytest.mark.long) for r in ("ppo", "rloo"))])
+@pytest.mark.long
+@pytest.mark.parametrize("recipe", ["aspo", "ppo", "rloo"])
 def test_a_rule_that_pays_for_the_opposite_unlearns(recipe: str, tmp_path: Path) -> None:
     assert gains(recipe, tmp_path, against).high < 0
 
@@ -178,7 +176,7 @@ def ttrl(weights: Weights, folder: Path, seed: int) -> list[float]:
     return [b - a for a, b in zip(before, after, strict=True)]
 
 
-@pytest.mark.parametrize(("favourite", "sign"), [(truth, 1), (wrong_letter, -1)])
+@pytest.mark.parametrize(("favourite", "sign"), [(truth, 1), pytest.param(wrong_letter, -1, marks=pytest.mark.long)])
 def test_ttrl_rises_without_labels_where_the_majority_is_right(favourite: Any, sign: int, tmp_path: Path) -> None:
     gains = chain.from_iterable(side_by_side(SEEDS, partial(ttrl, taught(favourite, 0.35), tmp_path)))
     gain = bootstrap([sign * g for g in gains])
@@ -199,6 +197,7 @@ def entropies(weights: Weights, target: float, folder: Path, seed: int) -> list[
     return [u["sampling_entropy"] for u in world.of_kind("update")]
 
 
+@pytest.mark.long
 def test_the_entropy_follows_the_target_of_aepo_up_and_down(tmp_path: Path) -> None:
     weights = taught(truth, 0.5)
     low, high = (side_by_side(SEEDS, partial(entropies, weights, target, tmp_path)) for target in (0.4, 1.1))
