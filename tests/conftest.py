@@ -9,7 +9,7 @@ import pytest
 os.environ["OMP_NUM_THREADS"] = "1"  # read when torch loads, which no test has done yet
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test may depend on another computer
 
-LEARNING = ("test_agent_learning.py", "test_learning.py", "test_recipes_learn.py")
+LEARNING = ("test_agent_learning.py", "test_learning.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

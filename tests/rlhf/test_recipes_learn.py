@@ -28,6 +28,8 @@ from rlhf.packing import Group, pack
 from rlhf.pretraining_texts import Text
 from rlhf.recipes import RECIPES
 
+pytestmark = pytest.mark.long
+
 SEEDS = (0, 1, 2)
 TEXTS = (Text("a red bird sat on the wall"), Text("two boats and one long day"))
 
@@ -79,11 +81,7 @@ class Silent(World):
         return []
 
 
-# In `make test`, the one whose arithmetic is furthest from that of test_learning; `pytest -m long` runs the others.
-@pytest.mark.parametrize(
-    "recipe",
-    [pytest.param(r, marks=() if r == "vapo" else pytest.mark.long) for r in RECIPES if r != "ttrl"],
-)
+@pytest.mark.parametrize("recipe", [r for r in RECIPES if r != "ttrl"])
 def test_gold_rises(recipe: str, tmp_path: Path) -> None:
     # ReMax uses each sample once, and its baseline says less than a group or a critic does: it gets more steps.
     longer = {"iterations": 8, "recipe": {"minibatches": 4}} if recipe == "remax" else {}
@@ -91,7 +89,6 @@ def test_gold_rises(recipe: str, tmp_path: Path) -> None:
     assert learned.low > 0.03, f"gold rose by {learned}"
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("recipe", ["aspo", "ppo", "rloo"])
 def test_a_rule_that_pays_for_the_opposite_unlearns(recipe: str, tmp_path: Path) -> None:
     assert gains(recipe, tmp_path, against).high < 0
@@ -176,7 +173,7 @@ def ttrl(weights: Weights, folder: Path, seed: int) -> list[float]:
     return [b - a for a, b in zip(before, after, strict=True)]
 
 
-@pytest.mark.parametrize(("favourite", "sign"), [(truth, 1), pytest.param(wrong_letter, -1, marks=pytest.mark.long)])
+@pytest.mark.parametrize(("favourite", "sign"), [(truth, 1), (wrong_letter, -1)])
 def test_ttrl_rises_without_labels_where_the_majority_is_right(favourite: Any, sign: int, tmp_path: Path) -> None:
     gains = chain.from_iterable(side_by_side(SEEDS, partial(ttrl, taught(favourite, 0.35), tmp_path)))
     gain = bootstrap([sign * g for g in gains])
@@ -197,7 +194,6 @@ def entropies(weights: Weights, target: float, folder: Path, seed: int) -> list[
     return [u["sampling_entropy"] for u in world.of_kind("update")]
 
 
-@pytest.mark.long
 def test_the_entropy_follows_the_target_of_aepo_up_and_down(tmp_path: Path) -> None:
     weights = taught(truth, 0.5)
     low, high = (side_by_side(SEEDS, partial(entropies, weights, target, tmp_path)) for target in (0.4, 1.1))
