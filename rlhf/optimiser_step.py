@@ -61,10 +61,8 @@ def make_learner(policy: Policy, critic: ScoreModel | None, recipe: Recipe) -> L
     critic_optimizer = None
     if critic is not None and recipe.critic is not None:
         learned = [p for p in critic.parameters() if p.requires_grad]
-        critic_optimizer = torch.optim.AdamW(
-            learned, lr=recipe.critic.critic_learning_rate, weight_decay=0.0, fused=True
-        )
-    optimizer = torch.optim.AdamW(policy.trained().values(), lr=recipe.learning_rate, weight_decay=0.0, fused=True)
+        critic_optimizer = _adamw(learned, recipe.critic.critic_learning_rate)
+    optimizer = _adamw(policy.trained().values(), recipe.learning_rate)
     beta, loss_beta = (kl.beta if kl else 0.0 for kl in (recipe.reward_kl, recipe.loss_kl))
     return Learner(policy, critic, optimizer, critic_optimizer, beta, loss_beta)
 

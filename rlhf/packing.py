@@ -12,7 +12,6 @@ one may not see the other; elsewhere, many small kernels would cost more than th
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -20,6 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
+
+from rlhf.attention import attention_by
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def hidden_states(decoder: nn.Module, packed: Packed) -> Tensor:
         return _masked(decoder, packed)
     real = packed.owner >= 0
     pieces = _Pieces(packed.lengths, next(decoder.parameters()).dtype)
-    with _attention_by_pieces(config):
+    with attention_by(config, "prefloop_pieces", _piecewise_attention):
         out = decoder(
             input_ids=packed.input_ids[real][None],
             position_ids=packed.position_ids[real][None],
@@ -183,19 +184,6 @@ def _piecewise_attention(
             mask = pieces.mask(k.shape[2], mine.shape[2])
             out.append(scaled_dot_product_attention(mine, keys, values, mask, scale=scaling, enable_gqa=True))
     return torch.cat(out, 2).transpose(1, 2), None
-
-
-@contextmanager
-def _attention_by_pieces(config: Any) -> Iterator[None]:
-    """Within it, models of this configuration compute attention by pieces."""
-    from transformers import AttentionInterface
-
-    AttentionInterface.register("prefloop_pieces", _piecewise_attention)
-    before, config._attn_implementation = config._attn_implementation, "prefloop_pieces"
-    try:
-        yield
-    finally:
-        config._attn_implementation = before
 
 
 def micro_batches(groups: Sequence[Group], token_budget: int) -> Iterator[list[int]]:

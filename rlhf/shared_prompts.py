@@ -6,14 +6,14 @@ are read once a prompt instead of once a response, as products of many queries b
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
+
+from rlhf.attention import attention_by
 
 
 class Continuation(Protocol):
@@ -94,7 +94,7 @@ class _Shared:
 
     def states(self, token: Tensor) -> Tensor:
         self.used += 1
-        with _attention_to_shared_prompts(self.decoder.config):
+        with attention_by(self.decoder.config, "prefloop_shared", _shared_attention):
             out = self.decoder(
                 input_ids=token[:, None], position_ids=self.position[:, None], use_cache=False, shared=self
             )
@@ -150,16 +150,3 @@ def _shared_attention(
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     layer: Any = module.layer_idx
     return shared.attend(layer, heads, key, value, scale).flatten(1, 2)[:, None], None
-
-
-@contextmanager
-def _attention_to_shared_prompts(config: Any) -> Iterator[None]:
-    """Within it, models of this configuration attend to shared prompts."""
-    from transformers import AttentionInterface
-
-    AttentionInterface.register("prefloop_shared", _shared_attention)
-    before, config._attn_implementation = config._attn_implementation, "prefloop_shared"
-    try:
-        yield
-    finally:
-        config._attn_implementation = before
