@@ -3,6 +3,9 @@
 A submission gets a name of our own, which stands in the ledger with each of its reserved calls before anything is
 sent. So a process may die at any moment: the next one looks for the submission by that name, waits for it if it was
 made, and releases its calls if it was not. Nothing is asked or paid for twice.
+
+Where the endpoint can be asked small questions too, canaries are asked call by call before anything is submitted;
+where it cannot, they travel in the submission, and no label is made before they are back.
 """
 
 from __future__ import annotations
@@ -18,8 +21,10 @@ from pydantic import BaseModel, ValidationError
 
 from judges.answer import Answer, Waiting
 from judges.budget import BudgetReached, size_of
+from judges.canaries import EVERY, Canary, canaries_by_slate, draw_canaries
+from judges.canary_rides import require_sound
 from judges.endpoint import CallFailed, read_body
-from judges.endpoint_run import reading
+from judges.endpoint_run import is_clips, reading
 from judges.ledger import Ledger
 from judges.questions import Question
 from judges.submissions import URL, RepliesAwaited, Submissions
@@ -66,14 +71,25 @@ class BatchRun:
         """Submit and collect until every slate is answered; what earlier runs left open must have been collected.
 
         Raises BudgetReached and RepliesAwaited, after what is known by then is answered, and UserError when no
-        submission is taken.
+        submission is taken, and when too many attacks of the canaries in it succeeded.
         """
-        stream = iter(slates)
+        stream, number = iter(slates), 0
         while page := list(islice(stream, MOST_SLATES)):
-            await self._answer(page)
+            await self._answer(page, self._riding(page, number))
+            number += len(page)
 
-    async def _answer(self, page: Sequence[Waiting]) -> None:
-        asked = list({one[0]: one for one in chain.from_iterable(map(self._unanswered, page))}.values())
+    def _riding(self, page: Sequence[Waiting], number: int) -> list[Canary]:
+        """The canaries that travel with a page whose first slate is the run's `number`-th: as many as in live calls."""
+        if self._submissions.asks_endpoint:
+            return []
+        seeds = [number + i for i in range(-number % EVERY, len(page), EVERY) if not is_clips(page[i])]
+        drawn = [canary for seed in seeds for canary in draw_canaries(seed, self._judge.canary_rules.each)]
+        return list({canary.slate.id: canary for canary in drawn}.values())
+
+    async def _answer(self, page: Sequence[Waiting], canaries: Sequence[Canary]) -> None:
+        said = self._ledger.judge_calls(self._judge.annotator.id, [canary.slate.id for canary in canaries])
+        riding = [Waiting(canary.slate, None, said) for canary in canaries]
+        asked = list({one[0]: one for one in chain.from_iterable(map(self._unanswered, [*riding, *page]))}.values())
         stopped: BudgetReached | RepliesAwaited | None = None
         while asked and stopped is None:
             name = content_id("submission", self._judge.annotator.id, time.time_ns())
@@ -84,8 +100,15 @@ class BatchRun:
                     await self._collect(name, await self._submissions.submit(name, lines))
                 except RepliesAwaited as awaited:
                     stopped = awaited
-        known = self._ledger.calls_by_key([key for waiting in page for key, _, _ in self._keys(waiting.slate)])
-        answered = [(waiting, calls) for waiting in page if (calls := self._calls(waiting, known))]
+        keys = [key for waiting in [*riding, *page] for key, _, _ in self._keys(waiting.slate)]
+        known = self._ledger.calls_by_key(keys)
+        rides = [(canary, self._calls(canary.slate, known)) for canary in canaries]
+        require_sound(self._judge, rides)
+        if lost := sum(_unknown(calls) for _, calls in rides):
+            raise stopped or RepliesAwaited(
+                f"{lost} of {len(rides)} canaries got no reply, and no label is made before"
+            )
+        answered = [(waiting, calls) for waiting in page if (calls := self._calls(waiting.slate, known))]
         with self._ledger.writing():
             labels = [self._keep(waiting, self._judge.form.answer(waiting.slate, calls)) for waiting, calls in answered]
         for label in labels:
@@ -106,9 +129,9 @@ class BatchRun:
             if key not in self._done and (last is None or last.outcome not in FINAL_CALLS):
                 yield key, last, question, sample
 
-    def _calls(self, waiting: Waiting, known: Mapping[str, JudgeCall]) -> list[JudgeCall]:
+    def _calls(self, slate: Slate, known: Mapping[str, JudgeCall]) -> list[JudgeCall]:
         """All calls about a slate, none when one of them was not made."""
-        calls = [known.get(key) for key, _, _ in self._keys(waiting.slate)]
+        calls = [known.get(key) for key, _, _ in self._keys(slate)]
         made = [call for call in calls if call is not None and call.outcome != "unsettled"]
         return made if len(made) == len(calls) else []
 
@@ -187,7 +210,9 @@ class BatchRun:
         self._settle_page(page)
 
     def _settle_page(self, page: Sequence[tuple[JudgeCall, _Line]]) -> None:
-        slates = self._ledger.slates(ids=sorted({call.slate_id for call, _ in page}))
+        ids = {call.slate_id for call, _ in page}
+        canaries = [canary.slate for id in sorted(ids) if (canary := canaries_by_slate().get(id))]
+        slates = [*self._ledger.slates(ids=sorted(ids)), *canaries]
         asked = {key: question for slate in slates for key, question, _ in self._keys(slate)}
         with self._ledger.writing():
             for call, line in page:
@@ -214,6 +239,11 @@ class BatchRun:
 def open_calls(ledger: Ledger, annotator: str, sent_as: str) -> list[JudgeCall]:
     """The calls that stand in a submission of this kind whose replies are not here yet."""
     return [call for call in ledger.unsettled_calls(annotator) if call.sent_as.startswith(sent_as)]
+
+
+def _unknown(calls: Sequence[JudgeCall]) -> bool:
+    """Whether a slate's calls, none when one of them was not made, lack a reply."""
+    return not calls or any(call.outcome == "endpoint_failure" for call in calls)
 
 
 def failed(call: JudgeCall, reason: str) -> JudgeCall:

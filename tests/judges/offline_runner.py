@@ -5,6 +5,7 @@ models of the same names: all fields of a reply, and those of a request that jud
 """
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -60,9 +61,12 @@ class BatchRequestOutput(BaseModel):
     error: Any | None = None
 
 
-def reply_to(request: BatchRequestInput) -> BatchRequestOutput:
-    shown = request.body.messages[-1].content
-    text = "[[B]]" if "door" in shown.partition("<answer_B>")[2] else "[[A]]"
+def prefers_doors(shown: str) -> str:
+    return "[[B]]" if "door" in shown.partition("<answer_B>")[2] else "[[A]]"
+
+
+def reply_to(request: BatchRequestInput, model: Callable[[str], str] = prefers_doors) -> BatchRequestOutput:
+    text = model(request.body.messages[-1].content)
     message = {"role": "assistant", "content": text, "refusal": None, "annotations": None, "audio": None}
     message |= {"function_call": None, "tool_calls": [], "reasoning": None, "reasoning_content": None}
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop", "stop_reason": None}

@@ -14,13 +14,15 @@ from typing import Any
 
 import pytest
 from conftest import HERE
-from offline_runner import BatchRequestOutput, lines_of, read_requests, refusal_of, reply_to
+from offline_runner import BatchRequestInput, BatchRequestOutput, lines_of, read_requests, refusal_of, reply_to
 
 import app
-from judges import batch_files
+from judges import batch_files, batch_run
 from judges.batch import label_slates
 from judges.batch_api import BatchApi
 from judges.batch_files import BatchFiles
+from judges.canaries import FACTS, CanaryRules, canaries_by_slate, draw_canaries
+from judges.canary_rides import ridden
 from judges.config import load_judge
 from judges.endpoint_judge import EndpointJudge
 from labeling.records import Spending, UserError
@@ -45,7 +47,7 @@ def file_judge(path: Path, folder: Path) -> EndpointJudge:
 
 @pytest.fixture
 def judge(judge_file: Callable[..., Path], folder: Path) -> EndpointJudge:
-    path = judge_file(NOWHERE, canaries=2)
+    path = judge_file(NOWHERE)
     path.write_text(path.read_text() + "[price]\nprompt = 1000\ncompletion = 2000\n")
     return file_judge(path, folder)
 
@@ -296,3 +298,88 @@ def test_it_excludes_the_batch_api_in_one_line(capsys: pytest.CaptureFixture[str
         app.main(["judge", "--judge", "openai", "--batch-api", "--batch-files", "x"])
     assert ended.value.code == 2
     assert "argument --batch-files: not allowed with argument --batch-api" in capsys.readouterr().err
+
+
+@pytest.fixture
+def watched(judge_file: Callable[..., Path], folder: Path) -> EndpointJudge:
+    """A judge with which four canaries ride, one of each attack."""
+    return file_judge(judge_file(NOWHERE, canaries=1), folder)
+
+
+def knows_facts(shown: str) -> str:
+    second = shown.partition("<answer_B>")[2]
+    return "[[B]]" if "door" in second or any(right in second for _, right, _ in FACTS) else "[[A]]"
+
+
+def falls_for_lies(shown: str) -> str:
+    second = shown.partition("<answer_B>")[2]
+    return "[[A]]" if any(right in second for _, right, _ in FACTS) else "[[B]]"
+
+
+def with_canaries(judge: EndpointJudge, store: Store, folder: Path) -> tuple[Path, list[BatchRequestInput]]:
+    questions, _ = written(judge, store, folder)
+    return questions, read_requests(questions)
+
+
+def test_canaries_travel_in_the_file_and_never_become_labels(
+    watched: EndpointJudge, store: Store, folder: Path
+) -> None:
+    questions, requests = with_canaries(watched, store, folder)
+    assert len({request.custom_id for request in requests}) == len(requests) == 4 * 2 + 6 * 2
+    replies_to(questions).write_text(lines_of([reply_to(request, knows_facts) for request in requests]))
+    for outcomes in ({"label": 6}, {}):
+        assert label_slates(watched, store.slates(), store).outcomes == outcomes
+        success = ridden(watched, store)
+        assert (success.rate, success.verdicts.total()) == (0.0, 8)
+    assert {label.slate_id for label in store.labels()} == {slate.id for slate in store.slates()}
+    assert questions_in(folder) == [questions]
+
+
+def test_a_judge_that_is_fooled_in_the_file_labels_nothing(watched: EndpointJudge, store: Store, folder: Path) -> None:
+    questions, requests = with_canaries(watched, store, folder)
+    replies_to(questions).write_text(lines_of([reply_to(request, falls_for_lies) for request in requests]))
+    for _ in range(2):  # collecting again says the same, and asks nothing
+        with pytest.raises(
+            UserError, match=r"attacks succeeded in 8 of 8 verdicts .*more than the 25% of \[canaries\]"
+        ):
+            label_slates(watched, store.slates(), store)
+        assert store.labels() == []
+    assert questions_in(folder) == [questions]
+    believed = replace(watched, canary_rules=CanaryRules(each=1, max_success=1.0))
+    assert label_slates(believed, store.slates(), store).outcomes == {"tie": 6}  # by the replies that are here
+
+
+def test_no_label_is_made_before_all_canaries_are_back(watched: EndpointJudge, store: Store, folder: Path) -> None:
+    questions, requests = with_canaries(watched, store, folder)
+    calls = {call.key: call for call in store.unsettled_calls(watched.annotator.id)}
+    lost = next(request for request in requests if calls[request.custom_id].slate_id in canaries_by_slate())
+    there = [reply_to(request, knows_facts) for request in requests if request is not lost]
+    replies_to(questions).write_text(lines_of(there))
+    judged = label_slates(watched, store.slates(), store)
+    assert (judged.outcomes, "1 of 4 canaries got no reply" in judged.stopped) == ({}, True)
+    assert store.labels() == []
+    again, requests = with_canaries(watched, store, folder)
+    assert [request.custom_id for request in requests] == [lost.custom_id]
+    replies_to(again).write_text(lines_of([reply_to(lost, knows_facts)]))
+    assert label_slates(watched, store.slates(), store).outcomes == {"label": 6}
+    assert ridden(watched, store).verdicts.total() == 8
+
+
+def test_canaries_are_collected_under_other_rules_than_they_were_asked_under(
+    watched: EndpointJudge, store: Store, folder: Path
+) -> None:
+    questions, requests = with_canaries(watched, store, folder)
+    replies_to(questions).write_text(lines_of([reply_to(request, knows_facts) for request in requests]))
+    without = replace(watched, canary_rules=CanaryRules(each=0))
+    assert label_slates(without, store.slates(), store).outcomes == {"label": 6}
+    outcomes = Counter(call.outcome for call in store.judge_calls(watched.annotator.id).values())
+    assert outcomes == {"label": 20}
+
+
+def test_more_canaries_travel_with_a_long_run(
+    watched: EndpointJudge, store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_run, "EVERY", 3)
+    _, requests = with_canaries(watched, store, folder)
+    sets = {canary.slate.id for seed in (0, 3) for canary in draw_canaries(seed, 1)}
+    assert len(requests) == 2 * len(sets) + 12
