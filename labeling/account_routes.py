@@ -11,11 +11,11 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from labeling.accounts import NAME, Account, Role, new_secret, secret_id
+from labeling.accounts import NAME, WITH_ONE, Account, Role, new_secret, secret_id
 from labeling.records import UserError
-from labeling.sign_in import COOKIE, secret_of
+from labeling.sign_in import BROWSER_COOKIE, COOKIE, secret_of
 from labeling.store import Store
-from labeling.stored_accounts import BROWSER_SECONDS, NotAllowed
+from labeling.stored_accounts import BROWSER_SECONDS, KNOWN_SECONDS, NotAllowed, TooManyTries
 from labeling.webhooks import check_hook
 
 Name = Annotated[str, Field(pattern=NAME)]
@@ -106,11 +106,17 @@ def add_to(app: FastAPI, store: Store) -> None:
     async def login(who: Credentials, request: Request) -> JSONResponse:
         """Sign in: sets the session's cookie."""
         address = request.client.host if request.client else "?"
+        before = request.cookies.get(BROWSER_COOKIE, "")
+
+        def opened() -> tuple[str, str]:
+            secret = store.sign_in(who.name, who.password, address, before)
+            return secret, store.know_browser(who.name, before)
+
         try:
-            secret = await hashing(lambda: store.sign_in(who.name, who.password, address))
+            secret, browser = await hashing(opened)
         except NotAllowed as error:
-            return JSONResponse({"error": str(error)}, 429 if "try again" in str(error) else 403)
-        return _with_cookie({"name": who.name}, secret, request)
+            return _refused(error)
+        return _with_cookies({"name": who.name}, secret, browser, request)
 
     @app.post("/api/join")
     async def join(who: Joining, request: Request) -> JSONResponse:
@@ -118,15 +124,15 @@ def add_to(app: FastAPI, store: Store) -> None:
 
         def joined() -> tuple[str, str]:
             name = store.join(who.invitation, who.name, who.password).name
-            return name, store.open_session(name, "browser", "", BROWSER_SECONDS)
+            return store.open_session(name, "browser", "", BROWSER_SECONDS), store.know_browser(name)
 
         try:
-            name, secret = await hashing(joined)
+            secret, browser = await hashing(joined)
         except NotAllowed as error:
-            return JSONResponse({"error": str(error)}, 403)
+            return _refused(error)
         except UserError as error:
             return JSONResponse({"error": str(error)}, 422)
-        return _with_cookie({"name": name}, secret, request)
+        return _with_cookies({"name": who.name}, secret, browser, request)
 
     @app.post("/api/logout")
     def logout(request: Request) -> JSONResponse:
@@ -148,20 +154,21 @@ def add_to(app: FastAPI, store: Store) -> None:
     async def password(change: NewPassword, request: Request) -> JSONResponse:
         """Change one's own password. Every session ends but a new one for this browser."""
         account = signed_in(request)
-        address = request.client.host if request.client else "?"
+        session = secret_id(secret_of(request.headers) or "")
 
-        def changed() -> str:
-            store.sign_in(account.name, change.old, address)
+        def changed() -> tuple[str, str]:
+            store.check_password(account.name, change.old, {f"session:{session}": WITH_ONE})
             store.change_password(account.name, change.new)
-            return store.open_session(account.name, "browser", "", BROWSER_SECONDS)
+            secret = store.open_session(account.name, "browser", "", BROWSER_SECONDS)
+            return secret, store.know_browser(account.name)
 
         try:
-            secret = await hashing(changed)
+            secret, browser = await hashing(changed)
         except NotAllowed as error:
-            return JSONResponse({"error": str(error)}, 403)
+            return _refused(error)
         except UserError as error:
             return JSONResponse({"error": str(error)}, 422)
-        return _with_cookie({}, secret, request)
+        return _with_cookies({}, secret, browser, request)
 
     # For owners
 
@@ -239,8 +246,18 @@ def add_to(app: FastAPI, store: Store) -> None:
         return {"ended": store.end_session(token_id, signed_in(request).name)}
 
 
-def _with_cookie(body: dict[str, Any], secret: str, request: Request) -> JSONResponse:
+def _refused(error: NotAllowed) -> JSONResponse:
+    if isinstance(error, TooManyTries):
+        return JSONResponse({"error": str(error)}, 429, {"retry-after": str(error.seconds)})
+    return JSONResponse({"error": str(error)}, 403)
+
+
+def _with_cookies(body: dict[str, Any], secret: str, browser: str, request: Request) -> JSONResponse:
+    """A reply that gives the browser its session, and what it is known by when it signs in again."""
     reply = JSONResponse(body)
     secure = request.url.scheme == "https"
     reply.set_cookie(COOKIE, secret, int(BROWSER_SECONDS), httponly=True, samesite="lax", secure=secure)
+    reply.set_cookie(
+        BROWSER_COOKIE, browser, int(KNOWN_SECONDS), path="/api", httponly=True, samesite="lax", secure=secure
+    )
     return reply

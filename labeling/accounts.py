@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import ipaddress
 import re
 import secrets
 from dataclasses import dataclass
@@ -22,8 +23,19 @@ NAME = r"^[\w.@-]{1,64}$"
 PASSWORD_LENGTH = (10, 1024)
 # scrypt (RFC 7914): 32 MiB and some tenths of a second for each try.
 LOG_N, BLOCK, PARALLEL = 15, 8, 3
-FREE_TRIES = 5  # wrong passwords before a wait
-LONGEST_WAIT = 15 * 60.0
+FORGOTTEN_AFTER = 10 * 60.0  # seconds without a wrong password, or a wait for one, in which one is forgotten
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How many wrong passwords bring no wait, and how many seconds the longest wait has."""
+
+    free: int
+    longest: float
+
+
+WITH_ONE = Patience(5, 15 * 60.0)  # one account from one address, or from one browser that signed in before
+WITH_MANY = Patience(20, 60.0)  # all accounts from one address, or one account from everywhere: others wait along
 
 
 @dataclass(frozen=True)
@@ -106,10 +118,38 @@ def secret_id(secret: str) -> str:
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def wait_after(failures: int) -> float:
-    """Seconds to wait after so many wrong passwords in a row: none at first, then doubling."""
-    over = failures - FREE_TRIES
-    return 0.0 if over < 0 else min(2.0 ** min(over, 20), LONGEST_WAIT)
+def guessers(name: str, address: str, browser: str | None) -> dict[str, Patience]:
+    """Under which names a wrong password is counted, each with the patience for it.
+
+    A browser that signed in to this account before (OWASP: device cookies) is counted alone, so nobody else can make
+    its person wait. browser: its id, None for one that is not known.
+    """
+    if browser is not None:
+        return {f"browser:{browser}": WITH_ONE}
+    name, place = name[:64].lower(), network(address)
+    return {f"pair:{place} {name}": WITH_ONE, f"address:{place}": WITH_MANY, f"name:{name}": WITH_MANY}
+
+
+def network(address: str) -> str:
+    """The part of an address that one household or office has: an IPv4 address, or the first 64 bits of an IPv6 one."""
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return address[:64]
+    if isinstance(found, ipaddress.IPv4Address):
+        return str(found)
+    return str(found.ipv4_mapped or ipaddress.IPv6Network((int(found), 64), strict=False).network_address)
+
+
+def still_counted(failures: int, quiet: float) -> int:
+    """How many of so many wrong passwords count `quiet` seconds after the last wait: one less every ten minutes."""
+    return max(0, failures - int(max(0.0, quiet) // FORGOTTEN_AFTER))
+
+
+def wait_after(failures: int, patience: Patience) -> float:
+    """Seconds to wait after so many wrong passwords: none at first, then doubling up to the longest."""
+    over = failures - patience.free
+    return 0.0 if over < 0 else min(2.0 ** min(over, 20), patience.longest)
 
 
 def _scrypt(password: str, salt: bytes, log_n: int, block: int, parallel: int) -> bytes:

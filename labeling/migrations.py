@@ -153,6 +153,11 @@ CREATE INDEX slate_requested ON slate(closed, place) WHERE place IS NOT NULL;
 EIGHTH = """
 CREATE INDEX lease_annotator ON lease(annotator, turn);
 """
+NINTH = """
+CREATE TABLE known_browser (
+    token TEXT PRIMARY KEY, account TEXT NOT NULL REFERENCES account(name), created REAL NOT NULL
+) STRICT;
+"""
 
 
 def first_shape(db: Database) -> None:
@@ -195,13 +200,28 @@ def leases_by_person(db: Database) -> None:
     _run_all(db, EIGHTH)
 
 
+def known_browsers(db: Database) -> None:
+    """Browsers that signed in before, which wait for nobody else's wrong passwords."""
+    _run_all(db, NINTH)
+
+
 def _run_all(db: Database, statements: str) -> None:
     for statement in statements.split(";\n"):
         if statement.strip():
             db.execute(statement)
 
 
-STEPS = (first_shape, clips, people, revocations, judging, labels_by_slate, human_requests, leases_by_person)
+STEPS = (
+    first_shape,
+    clips,
+    people,
+    revocations,
+    judging,
+    labels_by_slate,
+    human_requests,
+    leases_by_person,
+    known_browsers,
+)
 
 
 def migrate(db: Database, path: str) -> None:

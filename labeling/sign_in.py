@@ -19,6 +19,7 @@ from labeling.accounts import Account
 from labeling.store import Store
 
 COOKIE = "prefloop_session"
+BROWSER_COOKIE = "prefloop_browser"  # opens nothing, see `StoredAccounts.know_browser`
 # Exact paths, or beginnings that end in a slash.
 PUBLIC = ("/login", "/join", "/api/login", "/api/join", "/prefloop/", "/favicon.ico")
 LABELER = (

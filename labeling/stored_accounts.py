@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from labeling.accounts import (
+    FORGOTTEN_AFTER,
     NO_PASSWORD,
     NOBODY,
     Account,
+    Patience,
     Role,
     Session,
     SessionKind,
     check_name,
     check_role,
+    guessers,
     hash_password,
     new_secret,
     password_fits,
     secret_id,
+    still_counted,
     wait_after,
 )
 from labeling.database import ProjectDatabase
@@ -26,11 +31,21 @@ from labeling.records import UserError
 
 INVITE_SECONDS = 7 * 86400.0
 BROWSER_SECONDS = 14 * 86400.0
+KNOWN_SECONDS = 365 * 86400.0  # for so long a browser is known as one that signed in
 MAX_NOTE = 100
 
 
 class NotAllowed(UserError):
-    """Wrong name or password, a secret that is not known any more, or too many tries."""
+    """Wrong name or password, or a secret that is not known any more."""
+
+
+class TooManyTries(NotAllowed):
+    """Too many wrong passwords: what is tried before so many seconds are over is not looked at."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = math.ceil(seconds)
+        wait = f"{self.seconds} s" if self.seconds <= 90 else f"{math.ceil(seconds / 60)} minutes"
+        super().__init__(f"too many wrong passwords: try again in {wait}")
 
 
 class StoredAccounts(ProjectDatabase):
@@ -75,39 +90,65 @@ class StoredAccounts(ProjectDatabase):
             db.execute("UPDATE invite SET used_by = ? WHERE token = ?", [name, secret_id(secret)])
         return Account(name, role, now)
 
-    def sign_in(self, name: str, password: str, address: str) -> str:
-        """The secret of a new browser session.
+    def sign_in(self, name: str, password: str, address: str, browser: str = "") -> str:
+        """The secret of a new browser session. browser: what `know_browser` gave to this one before.
 
-        After some wrong passwords for a name, or from an address, every further try waits, longer each time; what is
-        tried meanwhile is not looked at. Raises NotAllowed, which does not say whether the name exists.
+        After some wrong passwords, every further try waits, longer each time; what is tried meanwhile is not looked
+        at. `guessers` says who waits for whose. Raises NotAllowed, which does not say whether the name exists, and
+        TooManyTries.
         """
-        keys = [f"name:{name[:64].lower()}", f"address:{address}"]
-        self._refuse_while_waiting(keys)
-        found = self.rows("SELECT name, password FROM account WHERE name = ? AND closed IS NULL", [name])
-        fits = password_fits(password, found[0]["password"] if found else NOBODY)
-        if not found or not fits:
-            self._note_failure(keys)
-            raise NotAllowed("this name and password do not belong together")
-        with self.writing() as db:
-            db.execute("DELETE FROM failed_login WHERE who = ?", [keys[0]])
+        self.check_password(name, password, guessers(name, address, self._known_browser(browser, name)))
         return self.open_session(name, "browser", "", BROWSER_SECONDS)
 
-    def _refuse_while_waiting(self, keys: Sequence[str]) -> None:
-        now = time.time()
-        rows = self.rows("SELECT max(until) AS until FROM failed_login WHERE who IN (?, ?)", keys)
-        left = (rows[0]["until"] or 0) - now
-        if left > 0:
-            raise NotAllowed(f"too many wrong passwords: try again in {left:.0f} s")
+    def check_password(self, name: str, password: str, counted: Mapping[str, Patience]) -> None:
+        """Return when the password is that of an open account. Wrong ones are counted under these names.
 
-    def _note_failure(self, keys: Sequence[str]) -> None:
+        Raises NotAllowed, TooManyTries.
+        """
+        self._refuse_while_waiting(counted)
+        found = self.rows("SELECT password FROM account WHERE name = ? AND closed IS NULL", [name])
+        fits = password_fits(password, found[0]["password"] if found else NOBODY)
+        if not found or not fits:
+            self._note_failure(counted)
+            raise NotAllowed("this name and password do not belong together")
+        with self.writing() as db:  # the first of them is this person's alone
+            db.execute("DELETE FROM failed_login WHERE who = ?", [next(iter(counted))])
+
+    def _refuse_while_waiting(self, counted: Mapping[str, Patience]) -> None:
+        for who, patience in counted.items():
+            for row in self.rows("SELECT until FROM failed_login WHERE who = ?", [who]):
+                left = row["until"] - time.time()
+                if 0 < left <= patience.longest:  # more than that is left only where the clock was put back
+                    raise TooManyTries(left)
+
+    def _note_failure(self, counted: Mapping[str, Patience]) -> None:
         now = time.time()
         with self.writing() as db:
-            db.execute("DELETE FROM failed_login WHERE until < ?", [now - 86400])  # a day later it is forgotten
-            for key in keys:
-                row = self.rows("SELECT count FROM failed_login WHERE who = ?", [key])
-                count = (row[0]["count"] if row else 0) + 1
-                until = now + wait_after(count)
-                db.execute("INSERT OR REPLACE INTO failed_login VALUES (?, ?, ?)", [key, count, until])
+            db.execute("DELETE FROM failed_login WHERE until + count * ? < ?", [FORGOTTEN_AFTER, now])
+            for who, patience in counted.items():
+                row = self.rows("SELECT count, until FROM failed_login WHERE who = ?", [who])
+                count = 1 + (still_counted(row[0]["count"], now - row[0]["until"]) if row else 0)
+                until = now + wait_after(count, patience)
+                db.execute("INSERT OR REPLACE INTO failed_login VALUES (?, ?, ?)", [who, count, until])
+
+    def know_browser(self, account: str, browser: str = "") -> str:
+        """A secret by which a browser that just signed in is known as one of this account's; `browser`, if it has one.
+
+        It opens nothing; it only keeps other people's wrong passwords from making this browser wait.
+        """
+        if self._known_browser(browser, account) is not None:
+            return browser
+        secret, now = new_secret(), time.time()
+        with self.writing() as db:
+            db.execute("DELETE FROM known_browser WHERE created < ?", [now - KNOWN_SECONDS])
+            db.execute("INSERT INTO known_browser VALUES (?, ?, ?)", [secret_id(secret), account, now])
+        return secret
+
+    def _known_browser(self, browser: str, account: str) -> str | None:
+        """The id of a browser that signed in to this account before; None for any other."""
+        wanted = [secret_id(browser), account, time.time() - KNOWN_SECONDS]
+        found = self.rows("SELECT token FROM known_browser WHERE token = ? AND account = ? AND created > ?", wanted)
+        return found[0]["token"] if found else None
 
     def open_session(self, account: str, kind: SessionKind, note: str, seconds: float) -> str:
         """A secret with which requests act for the account, until it expires or is ended."""
@@ -179,7 +220,9 @@ class StoredAccounts(ProjectDatabase):
             if not db.execute("UPDATE account SET password = ? WHERE name = ?", [kept, name]).rowcount:
                 raise UserError(f"there is no account {name[:80]!r}")
             db.execute("DELETE FROM session WHERE account = ?", [name])
-            db.execute("DELETE FROM failed_login WHERE who = ?", [f"name:{name.lower()}"])
+            db.execute("DELETE FROM known_browser WHERE account = ?", [name])
+            counted = [f"name:{name.lower()}", f" {name.lower()}"]  # the second ends `pair:ADDRESS NAME`
+            db.execute("DELETE FROM failed_login WHERE who = ?1 OR substr(who, -length(?2)) = ?2", counted)
 
 
 def _account(row: Mapping[str, Any]) -> Account:

@@ -10,7 +10,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from labeling import accounts, stored_accounts
-from labeling.accounts import hash_password, password_fits, wait_after
+from labeling.accounts import WITH_MANY, WITH_ONE, hash_password, network, password_fits, still_counted, wait_after
 from labeling.records import Candidate, Message, Prompt, Slate, UserError
 from labeling.service import api
 from labeling.sign_in import COOKIE, verdict
@@ -25,6 +25,7 @@ KEYS = (f"account-key-{n}" for n in count())
 def quick_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
     """One test looks at the real cost of a hash; the others need not wait for it."""
     monkeypatch.setattr(accounts, "LOG_N", 4)
+    monkeypatch.setattr(stored_accounts, "NOBODY", hash_password(PASSWORD))
 
 
 @pytest.fixture
@@ -73,9 +74,17 @@ def test_passwords_have_a_length(password: str) -> None:
         hash_password(password)
 
 
-def test_waits_double_after_five_tries() -> None:
-    assert [wait_after(n) for n in (1, 4, 5, 6, 10)] == [0, 0, 1, 2, 32]
-    assert wait_after(10**6) == 900
+def test_waits_double_after_some_free_tries_up_to_minutes_and_what_caused_them_fades() -> None:
+    assert [wait_after(n, WITH_ONE) for n in (1, 4, 5, 6, 10)] == [0, 0, 1, 2, 32]
+    assert [wait_after(n, WITH_MANY) for n in (19, 20, 25, 26)] == [0, 1, 32, 60]
+    assert wait_after(10**6, WITH_ONE) == 900
+    assert [still_counted(9, quiet) for quiet in (-1e6, 0, 599, 600, 3000, 1e6)] == [9, 9, 9, 8, 4, 0]
+
+
+def test_a_household_is_one_address() -> None:
+    assert network("10.0.0.1") == network("::ffff:10.0.0.1") == "10.0.0.1" != network("::ffff:10.0.0.2")
+    assert network("2001:db8::1") == network("2001:db8::ffff:0:0:2") == "2001:db8::" != network("2001:db8:0:1::1")
+    assert (network("::1"), network("fe80::1%eth0"), network("what" * 99)) == ("::", "fe80::", "what" * 16)
 
 
 def test_secrets_are_not_in_the_database(store: Store, people: dict[str, TestClient]) -> None:
@@ -110,7 +119,10 @@ def test_nobody_learns_from_a_refusal_whether_a_name_exists(store: Store, people
     assert {r.status_code for r in replies} == {403}
 
 
-def test_brute_force_waits_even_with_the_right_password(store: Store, people: dict[str, TestClient]) -> None:
+def test_brute_force_waits_even_with_the_right_password(
+    store: Store, people: dict[str, TestClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stored_accounts, "wait_after", lambda n, patience: min(60 * wait_after(n, patience), 60))
     client = TestClient(api(store), base_url="http://127.0.0.1:7860")
     for _ in range(5):
         assert client.post("/api/login", json={"name": "some-owner", "password": "wrong"}).status_code == 403

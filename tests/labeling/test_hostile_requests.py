@@ -16,8 +16,9 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from labeling import accounts, stored_accounts
-from labeling.accounts import wait_after
+from labeling.accounts import hash_password, wait_after
 from labeling.records import Annotator, Candidate, Message, Prompt, Slate
+from labeling.service import api as create_api
 from labeling.service import create_app
 from labeling.sign_in import COOKIE
 from labeling.store import Store
@@ -27,9 +28,12 @@ ADDRESS = "http://127.0.0.1:7860"
 KEYS = (f"hostile-key-{n}" for n in count())
 
 
-@pytest.fixture(autouse=True)
-def quick_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(accounts, "LOG_N", 4)
+@pytest.fixture(autouse=True, scope="module")
+def quick_hashes() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(accounts, "LOG_N", 4)
+        patch.setattr(stored_accounts, "NOBODY", hash_password(PASSWORD))
+        yield
 
 
 @pytest.fixture
@@ -257,23 +261,97 @@ def test_sql_in_a_text_field_is_text(store: Store, sql: str) -> None:
 def guessing(guarded: tuple[FastAPI, Store], monkeypatch: pytest.MonkeyPatch) -> Iterator[FastAPI]:
     """The first wait is a minute: a busy machine may need the second for a guess. All is forgotten after."""
     app, store = guarded
-    monkeypatch.setattr(stored_accounts, "wait_after", lambda failures: 60 * wait_after(failures))
+    monkeypatch.setattr(stored_accounts, "wait_after", lambda n, patience: min(60 * wait_after(n, patience), 60))
     yield app
     with store.writing() as db:
         db.execute("DELETE FROM failed_login")
 
 
+def at(app: FastAPI, address: str) -> TestClient:
+    """A browser at this address, which has not been here before."""
+    return TestClient(app, base_url=ADDRESS, client=(address, 50000), raise_server_exceptions=False)
+
+
+def signs_in(client: TestClient, name: str, password: str = "wrong password") -> int:
+    return client.post("/api/login", json={"name": name, "password": password}).status_code
+
+
 def test_guesses_over_many_names_from_one_address_wait_too(guessing: FastAPI) -> None:
-    client = browser(guessing)
     codes = [
-        client.post(
+        browser(guessing)
+        .post(
             "/api/login",
             json={"name": f"name{n}", "password": "wrong password"},
             headers={"x-forwarded-for": f"10.0.0.{n}"},  # whoever asks may claim any address
-        ).status_code
-        for n in range(8)
+        )
+        .status_code
+        for n in range(23)
     ]
-    assert codes == [403] * 5 + [429] * 3
+    assert codes == [403] * 20 + [429] * 3
+
+
+def test_guesses_for_one_name_from_many_addresses_wait_too(guessing: FastAPI) -> None:
+    assert [signs_in(at(guessing, f"10.0.1.{n}"), "own") for n in range(23)] == [403] * 20 + [429] * 3
+
+
+def test_an_office_is_not_locked_out_by_one_who_forgot_their_password(guessing: FastAPI) -> None:
+    office = at(guessing, "10.1.0.1")
+    assert [signs_in(office, "lab") for _ in range(7)] == [403] * 5 + [429] * 2
+    assert signs_in(office, "lab", PASSWORD) == 429  # what is tried meanwhile is not looked at
+    assert signs_in(at(guessing, "10.1.0.1"), "own", PASSWORD) == 200
+    assert signs_in(at(guessing, "10.1.0.2"), "lab", PASSWORD) == 200  # from elsewhere the same person gets in
+
+
+def test_whoever_signed_in_with_this_browser_waits_for_no_guesser(guessing: FastAPI) -> None:
+    mine, guesser = at(guessing, "10.2.0.1"), at(guessing, "10.2.0.1")
+    assert signs_in(mine, "lab", PASSWORD) == 200
+    assert mine.post("/api/logout", json={}).status_code == 200
+    while signs_in(guesser, "lab") == 403:
+        pass
+    for n in range(25):
+        signs_in(guesser, f"name{n}")
+    assert signs_in(at(guessing, "10.2.0.1"), "own", PASSWORD) == 429  # a browser that nobody knows waits along
+    assert signs_in(mine, "lab", PASSWORD) == 200
+    known = mine.cookies["prefloop_browser"]
+    assert [signs_in(mine, "lab") for _ in range(6)] == [403] * 5 + [429]  # but it is no way to guess more
+    guesser.cookies.set("prefloop_browser", known)  # and none into other accounts
+    assert signs_in(guesser, "own", PASSWORD) == 429
+    assert "prefloop_browser" not in browser(guessing).get("/login").request.headers.get("cookie", "")
+    assert browser(guessing).get("/api/me", headers={"cookie": f"{COOKIE}={known}"}).status_code == 401
+
+
+def test_a_stolen_session_is_no_way_to_guess_its_password(guessing: FastAPI) -> None:
+    client = at(guessing, "10.3.0.1")
+    assert signs_in(client, "lab", PASSWORD) == 200
+    guess = {"old": "wrong password", "new": "another password"}
+    replies = [client.post("/api/password", json=guess) for _ in range(6)]
+    assert [reply.status_code for reply in replies] == [403] * 5 + [429]
+    assert 0 < int(replies[-1].headers["retry-after"]) <= 60
+    assert signs_in(at(guessing, "10.3.0.1"), "lab", PASSWORD) == 200
+
+
+def test_waits_outlast_a_restart_and_fade(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def tries(n: int) -> list[int]:
+        client = at(create_api(Store(store.project)), "10.4.0.1")  # each time as after a restart
+        return [signs_in(client, "own") for _ in range(n)]
+
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
+    store.join(store.invite("owner", "test"), "own", PASSWORD)
+    assert tries(6) == [403] * 5 + [429]
+    assert tries(1) == [429]
+    now += 2  # the second is over, and the next wait is of two
+    assert tries(2) == [403, 429]
+    now += 3700  # an hour, in which all six are forgotten
+    assert tries(6) == [403] * 5 + [429]
+    with store.writing() as db:
+        db.execute("UPDATE failed_login SET count = 99")
+    now += 2
+    assert tries(1) == [403]
+    left = {row["who"].split(":")[0]: row["until"] - now for row in store.rows("SELECT * FROM failed_login")}
+    assert left == {"pair": 900, "address": 60, "name": 60}
+    now -= 86400  # a clock that was wrong keeps nobody out for a day
+    assert signs_in(at(create_api(store), "10.4.0.1"), "own", PASSWORD) == 200
 
 
 def test_guesses_at_once_are_not_looked_at_more_often(guessing: FastAPI) -> None:
