@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from labeling.exchange_lines import Entry, Unusable
+from labeling.compared_texts import Unusable, numbered_texts, plain
+from labeling.exchange_lines import Entry
 from labeling.json_values import get, objects
-from labeling.peer_answers import Said, entry_of, numbered_texts, plain, prompt_of, verdict
+from labeling.peer_answers import Said, entry_of, prompt_of, verdict
 from labeling.records import UserError
 
 Ranking = tuple[tuple[int, ...] | None, tuple[int, ...]]  # ranks and unranked, as in `peer_answers.verdict`

@@ -1,7 +1,8 @@
 """What a line of an exchange file means: JSON objects become records, records become JSON objects.
 
-Four formats, told apart by their keys: prompts, pairs (chosen and rejected), unpaired (a completion and whether it
-is good) and labels (candidates and what everybody said about them). data/README.md shows one line of each.
+Five formats, told apart by their keys: prompts, responses (to be compared), pairs (chosen and rejected), unpaired (a
+completion and whether it is good) and labels (candidates and what everybody said about them). Responses are only read.
+data/README.md shows one line of each.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from labeling.compared_texts import Unusable, numbered_names, numbered_texts, require_different
 from labeling.exchange_segments import read_segment, segment_object
 from labeling.hh_dialogues import is_dialogue, parse_dialogue, parting, parting_words, render_response
 from labeling.json_values import get, numbers, objects, require_known
@@ -30,6 +32,7 @@ from labeling.records import (
 from labeling.segments import Segment
 
 Format = Literal["prompts", "pairs", "unpaired", "labels"]
+ReadFormat = Format | Literal["responses"]
 PROMPT_KEYS = {"prompt", "messages", "split", "category"}
 PAIR_KEYS = PROMPT_KEYS - {"messages"} | {"chosen", "rejected"}
 UNPAIRED_KEYS = PROMPT_KEYS - {"messages"} | {"completion", "label"}
@@ -40,10 +43,6 @@ KEYS: dict[Format, set[str]] = {
     "unpaired": UNPAIRED_KEYS,
     "labels": LABEL_KEYS,
 }
-
-
-class Unusable(Exception):
-    """A well-formed line that says nothing about preferences; it is counted and left out."""
 
 
 @dataclass(frozen=True)
@@ -63,14 +62,14 @@ class Entry:
     created: Mapping[str, float] = field(default_factory=dict)
 
 
-def format_of(line: Mapping[str, Any]) -> Format:
+def format_of(line: Mapping[str, Any]) -> ReadFormat:
     """Which format a line has. Raises UserError for a key that this format does not know."""
     found, known = format_of_keys(line)
     require_known(line, known, f"a line of {found}")
     return found
 
 
-def format_of_keys(keys: Iterable[str]) -> tuple[Format, set[str]]:
+def format_of_keys(keys: Iterable[str]) -> tuple[ReadFormat, set[str]]:
     """Which format has such keys, and all the keys that it knows."""
     found = set(keys)
     telling: dict[Format, set[str]] = {
@@ -78,8 +77,11 @@ def format_of_keys(keys: Iterable[str]) -> tuple[Format, set[str]]:
         "pairs": {"chosen", "rejected"},
         "unpaired": {"completion"},
     }
-    what: Format = next((name for name, own in telling.items() if found & own), "prompts")
-    return what, KEYS[what]
+    what = next((name for name, own in telling.items() if found & own), None)
+    numbered = numbered_names(found)
+    if what is None and (numbered or "responses" in found):
+        return "responses", PROMPT_KEYS | {"responses", "policies"} | set(numbered)
+    return what or "prompts", KEYS[what or "prompts"]
 
 
 def read_prompt(line: Mapping[str, Any]) -> Entry:
@@ -88,6 +90,25 @@ def read_prompt(line: Mapping[str, Any]) -> Entry:
         raise UserError("a line needs either 'prompt' or 'messages', and not both")
     turns = messages(line, "prompt" if "prompt" in line else "messages")
     return _entry(line, turns)
+
+
+def read_responses(line: Mapping[str, Any]) -> Entry:
+    """A prompt with 2 to 9 responses that nobody has compared yet.
+
+    {"responses": [text, …]} or {"response_1": text, "response_2": text, …}; beside either, "policies": [name, …], who
+    wrote them. Raises UserError, and Unusable when a response is empty or two are the same.
+    """
+    entry = read_prompt(line)
+    if ("responses" in line) == bool(numbered_names(line)):
+        raise UserError("a line needs either 'responses' or 'response_1', 'response_2', …, and not both")
+    if "responses" in line:
+        texts = require_different({str(n): text for n, text in enumerate(numbers(line, "responses", str))})
+    else:
+        texts = numbered_texts(line)
+    policies = numbers(line, "policies", str) or ("",) * len(texts)
+    if len(policies) != len(texts):
+        raise UserError(f"'policies' names {len(policies)} for {len(texts)} responses")
+    return Entry(entry.prompt, entry.split, Slate(entry.prompt, tuple(map(Candidate, texts.values(), policies))))
 
 
 def read_pair(line: Mapping[str, Any], annotator: Annotator) -> Entry:
@@ -179,6 +200,8 @@ def _response(line: Mapping[str, Any], key: str) -> str:
 def read_labels(line: Mapping[str, Any]) -> Entry:
     """One slate with its lineage and every label it ever got, as `label_line` writes it."""
     entry = read_prompt(line)
+    if any(isinstance(candidate, str) for candidate in get(line, "candidates", list)):
+        raise UserError("'candidates' are objects with a 'text': call a list of plain texts 'responses'")
     given = objects(line, "candidates")
     candidates = tuple(map(_candidate, given))
     segments = tuple(read_segment(get(o, "segment", dict), o.get("clip")) for o in given if "segment" in o)

@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from labeling.argilla_records import is_argilla, read_argilla
+from labeling.compared_texts import Unusable
 from labeling.exchange_lines import (
     Completions,
     Entry,
-    Unusable,
     format_of,
     read_labels,
     read_pair,
     read_prompt,
+    read_responses,
 )
 from labeling.jsonl import read_array, read_objects
 from labeling.label_studio import is_label_studio, read_label_studio
@@ -58,7 +59,7 @@ class _Source:
 
 
 def read_file(path: Path) -> Reading:
-    """Read a file of prompts, pairs, unpaired completions or labels, or an export of Argilla or Label Studio.
+    """Read a file of any format of `labeling.exchange_lines`, or an export of Argilla or Label Studio.
 
     CSV is recognised by its name (.csv, .csv.gz), Parquet and JSON arrays by their beginning; else it is JSONL.
     Raises UserError with the file and the line, record or row.
@@ -135,6 +136,7 @@ def _readers(annotator: Annotator, completions: Completions) -> dict[str, Callab
 
     return {
         "prompts": lambda _, line: (read_prompt(line), []),
+        "responses": lambda _, line: (read_responses(line), []),
         "pairs": lambda _, line: (read_pair(line, annotator), []),
         "unpaired": read_unpaired,
         "labels": lambda _, line: (read_labels(line), []),

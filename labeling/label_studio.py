@@ -10,9 +10,10 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from labeling.exchange_lines import Entry, Unusable
+from labeling.compared_texts import Unusable, numbered_texts, require_different
+from labeling.exchange_lines import Entry
 from labeling.json_values import get, objects
-from labeling.peer_answers import Said, best_first, entry_of, numbered_texts, prompt_of, require_different, verdict
+from labeling.peer_answers import Said, best_first, entry_of, prompt_of, verdict
 from labeling.records import UserError
 
 Ranking = tuple[tuple[int, ...] | None, tuple[int, ...]]  # ranks and unranked, as in `peer_answers.verdict`

@@ -1,4 +1,4 @@
-"""What the names and words of other labeling tools say: which fields are responses, and which of them won.
+"""What the names and words of other labeling tools say: which field is the prompt, and which response won.
 
 Argilla and Label Studio let every project choose its own names, and their exports do not say what a field is for; so
 the usual names are known here, and a record that has none of them is refused with what it should be called.
@@ -11,12 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from labeling.exchange_lines import Entry, Unusable, known_times, messages
+from labeling.compared_texts import plain
+from labeling.exchange_lines import Entry, known_times, messages
 from labeling.records import Annotator, Candidate, Label, Prompt, Slate, UserError, content_id
 
 PROMPTS = ("prompt", "instruction", "question", "query", "input", "context", "messages", "conversation", "chat")
-STEMS = ("response", "reply", "answer", "completion", "generation", "output", "candidate", "option", "text", "txt")
-NUMBERED = re.compile(rf"({'|'.join(STEMS)})([1-9]|[a-i])")
 TIES = {"tie", "tied", "equal", "equallygood", "same", "draw", "nopreference"}
 BOTH_BAD = {"bothbad", "equallybad", "bothareequallybad", "neither"}
 PLACES = (("left", "first"), ("right", "second"))
@@ -36,40 +35,6 @@ class Said:
     order: tuple[int, ...] = ()
     seconds: float | None = None
     created: float | None = None
-
-
-def plain(name: str) -> str:
-    """A name without case and signs: response_1, Response-1 and response1 are the same."""
-    return re.sub(r"[^a-z0-9]", "", name.lower())
-
-
-def numbered_texts(fields: Mapping[str, Any]) -> dict[str, str]:
-    """The fields that are responses (response_1, answer2, text-b, …) in their order, without those left empty.
-
-    Raises UserError when there are no two, Unusable when fewer than two hold text or two hold the same.
-    """
-    found = sorted(
-        (STEMS.index(match[1]), match[2], name) for name in fields if (match := NUMBERED.fullmatch(plain(name)))
-    )
-    stems = [stem for stem, _, _ in found]
-    names = [name for stem, _, name in found if stem == next((s for s in stems if stems.count(s) > 1), None)]
-    if not names:
-        has = ", ".join(map(repr, fields))[:150]
-        raise UserError(f"no responses to compare, only {has}: call their fields response_1, response_2, …")
-    texts = {name: fields[name] for name in names if fields[name] not in (None, "")}
-    for name, text in texts.items():
-        if not isinstance(text, str):
-            raise UserError(f"{name!r} must be text, not {text!r}")
-    return require_different(texts)
-
-
-def require_different(texts: dict[str, str]) -> dict[str, str]:
-    """The texts, unless they give nothing to compare: then Unusable."""
-    if len(texts) < 2 or not all(text.strip() for text in texts.values()):
-        raise Unusable("an empty response")
-    if len(set(texts.values())) < len(texts):
-        raise Unusable("two responses are the same")
-    return texts
 
 
 def prompt_of(fields: Mapping[str, Any]) -> Prompt:

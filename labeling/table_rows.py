@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from labeling.argilla_records import is_argilla
-from labeling.exchange_lines import Format, format_of_keys
+from labeling.exchange_lines import Format, ReadFormat, format_of_keys
 from labeling.jsonl import parse_value
 from labeling.parquet_files import write_parquet
 from labeling.records import UserError
@@ -166,7 +166,7 @@ def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def chosen_columns(path: Path, table: Table) -> tuple[Format | None, tuple[str, ...], tuple[str, ...]]:
+def chosen_columns(path: Path, table: Table) -> tuple[ReadFormat | None, tuple[str, ...], tuple[str, ...]]:
     """Which format a table has (None: it holds records of Argilla), which columns are read, and which are left.
 
     Raises UserError when the columns are of no known format.
@@ -177,10 +177,12 @@ def chosen_columns(path: Path, table: Table) -> tuple[Format | None, tuple[str, 
             raise UserError(f"{path}: a record of Argilla does not fit into CSV: export it as JSON or Parquet")
         return None, table.columns, tuple(table.unreadable)
     if {"candidates", "client_key"} & set(every):
-        what: Format = "labels"
+        what: ReadFormat = "labels"
         missing = sorted(LABEL_COLUMNS.keys() - table.columns)
         if missing:
-            raise UserError(f"{path}: a table of labels needs the column {missing[0]!r}: export it again")
+            raise UserError(
+                f"{path}: a table of labels needs the column {missing[0]!r}: export it again, or call responses that nobody compared response_1, response_2, …"
+            )
         known = set(LABEL_COLUMNS)
     else:
         what, known = format_of_keys(every)
@@ -190,12 +192,12 @@ def chosen_columns(path: Path, table: Table) -> tuple[Format | None, tuple[str, 
     used = tuple(name for name in table.columns if name in known)
     if not used:
         found = ", ".join(map(repr, table.columns[:8]))
-        need = "it needs 'prompt', or 'chosen' and 'rejected', in its first line, separated by commas"
+        need = "it needs 'prompt', and 'response_1', 'response_2' or 'chosen', 'rejected'; first line, with commas"
         raise UserError(f"{path}: no column has a name that is known here, only {found[:200]}: {need}")
     return what, used, tuple(name for name in every if name not in known)
 
 
-def line_of(what: Format | None, row: Row) -> dict[str, Any]:
+def line_of(what: ReadFormat | None, row: Row) -> dict[str, Any]:
     """A row as the line that `labeling.exchange_lines` reads. Raises UserError for a cell that cannot be read."""
     if what is None:
         return row

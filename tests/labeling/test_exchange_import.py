@@ -57,6 +57,58 @@ def test_prompts_in_every_form(store: Store, tmp_path: Path) -> None:
     ]
 
 
+def test_responses_that_nobody_compared_wait_for_labels(store: Store, tmp_path: Path) -> None:
+    talk = [{"role": "user", "content": "Coffee?"}]
+    file = write(
+        tmp_path / "r.jsonl",
+        {"prompt": "Tea?", "response_1": "Yes.", "response_2": "No.", "split": "heldout"},
+        {"messages": talk, "responses": ["x", "y", "z"], "policies": ["base", "new", "new"]},
+        {"prompt": "Milk?", "Answer B": "b", "Answer A": "a", "category": "drinks"},
+        {"prompt": "Same?", "responses": ["x", "x"]},
+        {"prompt": "Empty?", "response_1": "x", "response_2": " "},
+    )
+    report = import_file(store, file)
+    assert (report.slates_new, report.labels_new) == (3, 0)
+    assert report.skipped == ((4, "two responses are the same"), (5, "an empty response"))
+    assert [[(c.text, c.policy) for c in slate.candidates] for slate in store.slates()] == [
+        [("Yes.", ""), ("No.", "")],
+        [("x", "base"), ("y", "new"), ("z", "new")],
+        [("a", ""), ("b", "")],
+    ]
+    assert store.waiting("human:ann", (2, 9)) == 3
+    assert str(import_file(store, file)).startswith("5 lines read: 0 prompts, 0 slates and 0 labels are new")
+
+
+def test_responses_stand_in_columns_too(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "r.csv").write_text("prompt,response_a,response_b,response_c,id\nTea?,'=1+1,No.,,7\n")
+    report = import_file(store, tmp_path / "r.csv")
+    assert ([[c.text for c in slate.candidates] for slate in store.slates()], report.ignored) == (
+        [["=1+1", "No."]],
+        ("id",),
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ({"response_1": "a", "response_2": "b"}, "either 'prompt' or 'messages'"),
+        ({"prompt": "q", "response_1": "a"}, "no key 'response_1'"),
+        ({"prompt": "q", "responses": "a"}, "'responses' must be a list"),
+        ({"prompt": "q", "responses": ["a", 2]}, "'responses' must be text, not 2"),
+        ({"prompt": "q", "responses": ["a", "b"], "response_1": "a", "response_2": "b"}, "and not both"),
+        ({"prompt": "q", "responses": ["a", "b"], "policies": ["one"]}, "'policies' names 1 for 2 responses"),
+        ({"prompt": "q", "responses": list("abcdefghij")}, "10"),
+        ({"prompt": "q", "response_1": "a", "response_2": "b", "winner": "a"}, "no key 'winner'"),
+        ({"prompt": "q", "candidates": ["a", "b"]}, "call a list of plain texts 'responses'"),
+    ],
+)
+def test_responses_that_do_not_fit_are_explained(store: Store, tmp_path: Path, line: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=r"^\S*r\.jsonl:1: ") as caught:
+        import_file(store, write(tmp_path / "r.jsonl", line))
+    assert said in str(caught.value)
+    assert store.prompts() == []
+
+
 def test_bytes_that_editors_add_are_harmless(store: Store, tmp_path: Path) -> None:
     file = tmp_path / "windows.jsonl"
     file.write_bytes('\ufeff{"prompt": "Ünïcode 😀\\ud83d\\ude00?"}\r\n\r\n  \r\n{"prompt": "Two?"}'.encode())
