@@ -180,9 +180,8 @@ def chosen_columns(path: Path, table: Table) -> tuple[ReadFormat | None, tuple[s
         what: ReadFormat = "labels"
         missing = sorted(LABEL_COLUMNS.keys() - table.columns)
         if missing:
-            raise UserError(
-                f"{path}: a table of labels needs the column {missing[0]!r}: export it again, or call responses that nobody compared response_1, response_2, …"
-            )
+            cure = "export it again, or call responses that nobody compared response_1, response_2, …"
+            raise UserError(f"{path}: a table of labels needs the column {missing[0]!r}: {cure}")
         known = set(LABEL_COLUMNS)
     else:
         what, known = format_of_keys(every)
