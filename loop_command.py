@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -19,6 +20,7 @@ from shipped import DATA, HERE, shipped
 if TYPE_CHECKING:
     from judges.answer import Judge
     from labeling.store import Store
+    from labeling.trust import Trust
     from rlhf.control.control_config import ControlConfig
     from rlhf.online_loop import GoldFn, Subject
     from rlhf.run_config import RunConfig
@@ -117,6 +119,8 @@ def _run(
         store.add_annotator(judge.annotator)
 
     asking = Asking(config.labels.audit, config.labels.route)
+    trusted: dict[str, Trust] = {}
+    rubrics = {judge.annotator.id: judge.rubric.name for judge in judges}
 
     def ask(iteration: int, slates: Sequence[Slate]) -> list[LabeledSlate]:
         store.add_slates(slates)
@@ -127,7 +131,12 @@ def _run(
         if config.labels.oracle:
             _ask_oracle(config, store, slates, gold)
         _wait_for_people(config, store, slates, iteration)
-        return store.labeled_slates(run=config.name)
+        slates_so_far, trust = store.labeled_with_trust(config.name)
+        trusted.update(trust)
+        return slates_so_far
+
+    def trust(annotators: Collection[str]) -> list[dict[str, Any]]:
+        return [{**asdict(trusted[name]), "rubric": rubrics.get(name, "")} for name in sorted(annotators)]
 
     def kind_of(annotator: str) -> str:
         return store.annotators()[annotator].kind
@@ -135,7 +144,7 @@ def _run(
     def fitted(iteration: int, client_keys: Sequence[str]) -> None:
         store.add_fit(config.name, iteration, client_keys)
 
-    around = Surroundings(ask, gold, emit, fitted, kind_of)
+    around = Surroundings(ask, gold, emit, fitted, kind_of, trust)
     folder = store.project / "runs" / config.name
     with ExitStack() as stack:
 

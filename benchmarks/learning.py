@@ -95,7 +95,7 @@ def run(arm: str, seed: int) -> None:
         if kind == "iteration":
             print(f"{arm}-{seed} {iteration}/{ITERATIONS} {json.dumps(data)}", flush=True)
 
-    around = Surroundings(ask, gold, emit, lambda *_: None, lambda _: "oracle")
+    around = Surroundings(ask, gold, emit, lambda *_: None, lambda _: "oracle", lambda _: ())
     made: list[LanguageSubject] = []
 
     def make() -> LanguageSubject:

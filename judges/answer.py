@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from judges.ledger import Ledger
+from judges.rubric import Rubric
 from labeling.records import Annotator, JudgeCall, Label, Outcome, Slate
 
 # What a judge makes of clips of an agent: it cannot compare them, it reads their descriptions, or it sees pictures too.
@@ -39,6 +40,10 @@ class Judge(Protocol):
     @property
     def annotator(self) -> Annotator:
         """As whom it labels."""
+
+    @property
+    def rubric(self) -> Rubric:
+        """What it judges by."""
 
     @property
     def clips(self) -> Clips:

@@ -169,7 +169,37 @@ def sources(view: RunView) -> str:
         rows.append([f"#{i}", *by_kind, *figures, *checked])
     body = table(headers, rows) if rows else '<p class="note">No fit yet.</p>'
     notes = [_withdrawn(i, view.fits[i]) for i in sorted(view.fits, reverse=True) if "withdrawn_labels" in view.fits[i]]
+    if view.fits and (trust := _trust(max(view.fits), view.fits[max(view.fits)])):
+        notes.insert(0, trust)
     return section("Labels by source", body, " ".join(notes))
+
+
+MOST_TRUST = 5  # annotators that one line tells of; the event holds all
+
+
+def _trust(fit: int, figures: Figures) -> str:
+    """What each annotator's labels counted for in a fit."""
+    trust = figures.get("trust")
+    known = [one for one in trust if isinstance(one, Mapping)] if isinstance(trust, list) else []
+    known.sort(key=lambda one: (not one.get("calibration"), -(number(one, "evidence") or 0)))
+    told = [*map(_counted_as, known[:MOST_TRUST]), *([f"{len(known) - MOST_TRUST} more"] if known[MOST_TRUST:] else [])]
+    return f"Fit #{fit} took {'; '.join(told)}." if told else ""
+
+
+def _counted_as(trust: Figures) -> str:
+    """One annotator's flip rate and where it comes from, in words."""
+    rubric = f" by the rubric {trust['rubric']}" if trust.get("rubric") else ""
+    evidence, source = int(number(trust, "evidence") or 0), trust.get("source")
+    flips = f"flip rate {plain(number(trust, 'flip_rate'))}"
+    if source == "answers":
+        why = f"{flips}, by {count(evidence, 'checked answer')}"
+    elif trust.get("calibration"):
+        drawn = "audited" if trust.get("audit") else "labelled"
+        fit = f"{source} calibration {str(trust['calibration'])[-6:]}"
+        why = f"{fit} on {count(evidence, f'{drawn} slate')}, {flips} in the mean"
+    else:
+        why = f"{flips}, as declared"
+    return f"{trust.get('annotator')}{rubric} with {why}"
 
 
 def _withdrawn(fit: int, figures: Figures) -> str:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -91,7 +91,8 @@ def joined(p: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.asarray(np.interp(p, x, y))
 
 
-FITTERS: dict[str, Fitter] = {"temperature": fit_temperature, "isotonic": fit_isotonic}
+Method = Literal["temperature", "isotonic"]
+FITTERS: dict[Method, Fitter] = {"temperature": fit_temperature, "isotonic": fit_isotonic}
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ class SoftLabels:
     audit: whether these were drawn at random for that.
     """
 
-    method: str
+    method: Method
     curves: tuple[Curve, ...]
     slates: int
     audit: bool
@@ -110,8 +111,14 @@ class SoftLabels:
         """The soft label in place of p on a slate."""
         return float(self.curves[fold_of(slate_id)](np.array([p]))[0])
 
+    @property
+    def id(self) -> str:
+        """The name of the maps, by what they make of p = 0, 0.01, …, 1."""
+        values = [[round(float(q), 6) for q in curve(np.linspace(0, 1, 101))] for curve in self.curves]
+        return content_id("calibration", self.method, values)
 
-def fit_soft_labels(method: str, compared: Sequence[Compared], audit: bool) -> SoftLabels:
+
+def fit_soft_labels(method: Method, compared: Sequence[Compared], audit: bool) -> SoftLabels:
     """Fit a method of FITTERS, out of fold. Every fold but one must hold pairs."""
     folds = np.array([fold_of(c.pair.slate_id) for c in compared])
     p, y, weight = (np.array([getattr(c, name) for c in compared]) for name in ("p", "y", "weight"))

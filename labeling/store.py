@@ -24,12 +24,15 @@ from labeling.preferences import expand_all
 from labeling.quality import Quality, fitted, measure, reliabilities
 from labeling.quality_tables import Table
 from labeling.records import Annotator, Label, LabeledSlate, Split, UserError
+from labeling.reliability import Reliability
+from labeling.soft_labels import SoftLabels
 from labeling.stored_accounts import StoredAccounts
 from labeling.stored_judging import StoredJudging
 from labeling.stored_leases import Lease, StoredLeases
 from labeling.stored_runs import HumanLabel, RunEvent, StoredRuns
 from labeling.stored_slates import label_of
 from labeling.stored_webhooks import StoredWebhooks
+from labeling.trust import Trust, trust_in
 
 __all__ = ["Conflict", "HumanLabel", "Lease", "RunEvent", "Store"]
 
@@ -149,20 +152,32 @@ class Store(StoredLeases, StoredJudging, StoredRuns, StoredAccounts, StoredWebho
         between people, that decision counts alone. Flip rates are what answers show (see `labeling.reliability`), or of
         judges, pair by pair, what the setting `calibration` makes of them; their labels stay as they were given.
         """
+        return self._expanded(run, split)[0]
+
+    def labeled_with_trust(self, run: str | None = None) -> tuple[list[LabeledSlate], dict[str, Trust]]:
+        """The `labeled_slates`, and what each annotator's labels counted for in them."""
+        slates, declared, found, soft = self._expanded(run, None)
+        return slates, trust_in([label for s in slates for label in s.labels], declared, found, soft)
+
+    def _expanded(
+        self, run: str | None, split: Split | None
+    ) -> tuple[list[LabeledSlate], dict[str, Annotator], dict[str, Reliability], dict[str, SoftLabels]]:
         labels: dict[str, list[Label]] = defaultdict(list)
-        standing, gold, annotators = self.labels(), self.gold(), self.annotators()
+        standing, gold, declared = self.labels(), self.gold(), self.annotators()
         for label in standing:
             labels[label.slate_id].append(label)
         audits = self.audits()
         unknown = [label for label in standing if label.slate_id not in gold]
-        soft = soft_labels(self.settings().calibration, unknown, annotators, audits)
-        annotators = fitted(annotators, reliabilities(standing, annotators, gold, audits))
-        return [
+        soft = soft_labels(self.settings().calibration, unknown, declared, audits)
+        found = reliabilities(standing, declared, gold, audits)
+        annotators = fitted(declared, found)
+        slates = [
             LabeledSlate(slate, counting, expand_all(counting, annotators, soft))
             for slate in self.slates(run=run, split=split, answered=True)
             if slate.id not in gold
             for counting in [_counting(labels[slate.id])]
         ]
+        return slates, declared, found, soft
 
     def quality(self) -> Quality:
         """How well everybody does, and how far people agree."""

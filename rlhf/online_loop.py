@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -37,7 +37,8 @@ class Surroundings:
     ask(iteration, slates): have new slates labelled by every active source and return all labelled slates of the
     run so far, those labelled by people meanwhile included. gold(pairs): independent scores, for watching only.
     emit(iteration, kind, data): report an event. fitted(iteration, client_keys): these labels entered a fit.
-    annotator_kind(annotator id): human, judge or oracle.
+    annotator_kind(annotator id): human, judge or oracle. trust(annotator ids): what their labels counted for in what
+    `ask` gave last, a record each.
     """
 
     ask: Callable[[int, Sequence[Slate]], Sequence[LabeledSlate]]
@@ -45,6 +46,7 @@ class Surroundings:
     emit: Callable[[int, str, Mapping[str, Any]], None]
     fitted: Callable[[int, Sequence[str]], None]
     annotator_kind: Callable[[str], str]
+    trust: Callable[[Collection[str]], Sequence[Mapping[str, Any]]]
 
 
 class Refits(Protocol):
@@ -332,6 +334,7 @@ def _begin_fit(
             "pairs": sum(len(s.preferences) for s in chosen),
             "labels_by_kind": _by_kind(loop, used),
             "new_labels_by_kind": _by_kind(loop, new),
+            "trust": loop.around.trust({label.annotator for label in used}),
             "train_loss": loss,
             "heldout_accuracy": _finite(found.accuracy),
             "heldout_accuracy_low": _finite(found.low),

@@ -111,6 +111,8 @@ def test_two_labels_by_keyboard_are_the_next_fit(
     fit = store.events("people", "fit")[0].data
     assert fit["labels_by_kind"] == {"human": 2, "judge": 0, "oracle": 0}
     assert fit["pairs"] == 1 + 6
+    [trust] = fit["trust"]
+    assert (trust["annotator"], trust["source"], trust["flip_rate"]) == (pair.annotator, "declared", 0.0)
 
     page.goto(address + "/live")
     expect(page.get_by_text("entered the reward model").first).to_be_visible()

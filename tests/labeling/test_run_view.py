@@ -173,6 +173,22 @@ def test_an_undone_label_is_no_longer_counted(store: Store) -> None:
     assert store.human_labels("r") == []
 
 
+def test_the_newest_fit_says_what_labels_counted_for_in_one_line() -> None:
+    judge = {"annotator": "judge:j", "rubric": "brief", "flip_rate": 0.31, "source": "isotonic", "evidence": 46}
+    judge |= {"audit": True, "calibration": "calibration_0123456789abcdef"}
+    people = [{"annotator": f"human:{n}", "flip_rate": 0.1, "source": "answers", "evidence": n} for n in (20, 1)]
+    declared = [{"annotator": f"oracle:{n}", "flip_rate": 0, "source": "declared"} for n in range(4)]
+    line = (
+        "Fit #2 took judge:j by the rubric brief with isotonic calibration abcdef on 46 audited slates, flip rate "
+        "0.310 in the mean; human:20 with flip rate 0.100, by 20 checked answers; human:1 with flip rate 0.100, by 1 checked "
+        "answer; oracle:0 with flip rate 0, as declared; oracle:1 with flip rate 0, as declared; 2 more."
+    )
+    shown = run_panels.sources(RunView("r", fits={1: {}, 2: {"trust": [*declared, *people, judge]}}))
+    assert f'<p class="note">{line}</p>' in shown
+    for broken in (None, "x", [7], {}):
+        assert "took" not in run_panels.sources(RunView("r", fits={1: {"trust": broken}}))
+
+
 def test_a_watch_shows_a_new_label_and_then_its_fit(store: Store) -> None:
     store.add_event(RunEvent("r", 0, "run", {"iterations": 2}))
     watch = Watch(store)

@@ -18,6 +18,7 @@ from labeling.preferences import with_doubt
 from labeling.records import Annotator, Candidate, HumanRequest, Label, Message, Preference, Prompt, Slate, UserError
 from labeling.soft_labels import FITTERS, Compared, SoftLabels, fit_isotonic, fit_soft_labels, fit_temperature, fold_of
 from labeling.store import Store
+from labeling.trust import Trust
 
 JUDGE, ANN = "judge:j", "human:ann"
 
@@ -182,6 +183,26 @@ def test_calibrated_soft_labels_train_and_the_raw_verdict_stays(store: Store, me
     assert store.labeled_slates() == before
     with pytest.raises(UserError, match="calibration is one of none, temperature, isotonic, not 'magic'"):
         store.set_settings({"calibration": "magic"})
+
+
+def test_a_fit_is_told_what_labels_counted_for_and_by_which_calibration(store: Store) -> None:
+    store.add_annotator(Annotator("human:new", "human", 2.0, 0.25))
+    store.add_labels([Label(slate(150).id, "human:new", "ranked", "n0", (1, 2))])
+    trust = store.labeled_with_trust()[1]
+    assert (trust[JUDGE].source, trust[JUDGE].evidence, trust[JUDGE].calibration) == ("answers", 101, "")
+    assert {flips for _, _, flips in of_judge(store).values()} == {trust[JUDGE].flip_rate}
+    assert trust["human:new"] == Trust("human:new", 2.0, 0.25, "declared")
+    names = []
+    for method in (*FITTERS, *FITTERS):
+        store.set_settings({"calibration": method})
+        found = store.labeled_with_trust()[1][JUDGE]
+        assert (found.source, found.evidence, found.audit, found.weight) == (method, 101, False, 0.5)
+        rates = [flips for _, _, flips in of_judge(store).values()]
+        assert found.flip_rate == pytest.approx(sum(rates) / len(rates))
+        names.append(found.calibration)
+    assert names[:2] == names[2:]  # the same maps have the same name
+    store.add_labels([Label(slate(0).id, ANN, "ranked", "again", (2, 1), supersedes="a0")])
+    assert len({*names, store.labeled_with_trust()[1][JUDGE].calibration}) == 3
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,7 @@ class ControlWorld:
             emit=lambda iteration, kind, data: self.events.append((iteration, kind, dict(data))),
             fitted=lambda iteration, keys: self.fits.__setitem__(iteration, list(keys)),
             annotator_kind=lambda _: "oracle",
+            trust=lambda annotators: [{"annotator": name} for name in sorted(annotators)],
         )
 
     def of_kind(self, kind: str) -> list[dict[str, Any]]:
