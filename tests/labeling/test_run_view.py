@@ -180,8 +180,8 @@ def test_the_newest_fit_says_what_labels_counted_for_in_one_line() -> None:
     declared = [{"annotator": f"oracle:{n}", "flip_rate": 0, "source": "declared"} for n in range(4)]
     line = (
         "Fit #2 took judge:j by the rubric brief with isotonic calibration abcdef on 46 audited slates, flip rate "
-        "0.310 in the mean; human:20 with flip rate 0.100, by 20 checked answers; human:1 with flip rate 0.100, by 1 checked "
-        "answer; oracle:0 with flip rate 0, as declared; oracle:1 with flip rate 0, as declared; 2 more."
+        "0.310 in the mean; human:20 with flip rate 0.100, by 20 checked answers; human:1 with flip rate 0.100, by 1 "
+        "checked answer; oracle:0 with flip rate 0, as declared; oracle:1 with flip rate 0, as declared; 2 more."
     )
     shown = run_panels.sources(RunView("r", fits={1: {}, 2: {"trust": [*declared, *people, judge]}}))
     assert f'<p class="note">{line}</p>' in shown
