@@ -93,3 +93,31 @@ def test_on_a_phone_nothing_is_cut_and_the_answers_are_in_sight(
     assert note
     assert note["y"] + note["height"] <= bar["y"]  # the end of the page comes out from under the bar
     page.close()
+
+
+WIDE = (
+    "```\n"
+    + "a_long_line_of_code " * 40
+    + "\n```\n\n"
+    + "| column " * 30
+    + "|\n"
+    + "|---" * 30
+    + "|\n"
+    + "| cell " * 30
+    + "|"
+)
+
+
+def test_what_is_wider_than_its_card_scrolls_in_it_and_both_cards_stay_equal(site: Site, browser: Browser) -> None:
+    ask(site.store, "pair", WIDE, "short")
+    ask(site.store, "ranking", WIDE, "short", "other")
+    for width in (1280, 390):
+        page = browser.new_page(viewport={"width": width, "height": 844}, has_touch=True, is_mobile=width < 500)
+        page.goto(site.address)
+        for tab, question in (("Pairs", "pair"), ("Rankings", "ranking")):
+            page.get_by_role("tab", name=tab).click()
+            shown(page, question)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, (width, question)
+            widths = page.evaluate("[...document.querySelectorAll('.card')].map((card) => card.offsetWidth)")
+            assert len(set(widths)) == 1, (width, question, widths)
+        page.close()
