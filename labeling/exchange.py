@@ -6,7 +6,7 @@ Importing the same file again adds nothing.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,7 +29,8 @@ class ImportReport:
 
     splits_kept: lines that ask for another split than the one that their prompt already had; the old one stays.
     ignored: columns of a table that were left out.
-    gold_new: slates with a known answer. segments_new: clips.
+    gold_new: slates with a known answer. segments_new: clips. requests_new: what people are to answer because a judge
+    did.
     """
 
     lines: int
@@ -42,12 +43,14 @@ class ImportReport:
     ignored: tuple[str, ...] = ()
     gold_new: int = 0
     segments_new: int = 0
+    requests_new: int = 0
 
     def __str__(self) -> str:
         new = f"{self.prompts_new} prompts, {self.slates_new} slates and {self.labels_new} labels are new"
         new += f", and {self.gold_new} slates have a known answer" if self.gold_new else ""
         parts = [f"{self.lines} {self.unit}s read: {new}"]
         parts += [f"so are {self.segments_new} clips"] if self.segments_new else []
+        parts += [f"so are {self.requests_new} requests to people"] if self.requests_new else []
         for reason in Counter(reason for _, reason in self.skipped):
             places = [str(number) for number, why in self.skipped if why == reason]
             where = ", ".join(places[:5]) + (", …" if len(places) > 5 else "")
@@ -87,7 +90,7 @@ def add_reading(store: Store, reading: Reading, split: Split | None = None, held
     """
     if not 0 <= heldout_share <= 1:
         raise UserError(f"the held-out share lies in [0, 1], not {heldout_share}")
-    prompts = slates = labels = segments = kept = 0
+    prompts = slates = labels = segments = requests = kept = 0
     with store.writing():
         splits, annotators = store.prompt_splits(), store.annotators()
         for number, entry in reading.entries:
@@ -103,8 +106,14 @@ def add_reading(store: Store, reading: Reading, split: Split | None = None, held
                 labels += store.add_labels(entry.labels, entry.created)
             except Conflict as error:
                 raise at_line(reading.path, number, error, reading.unit) from error
+        judges = {annotator.id for annotator in annotators.values() if annotator.kind == "judge"}
+        for number, entry in reading.entries:  # a table may have the judge's own label in a later row
+            if strangers := {request.judge for request in entry.requests} - judges:
+                said = UserError(f"a request names {min(strangers)!r}, and no judge of that name labelled: remove it")
+                raise at_line(reading.path, number, said, reading.unit)
+            requests += store.request_people(entry.requests)
     new = (prompts, slates, labels, kept)
-    return ImportReport(reading.lines, *new, reading.skipped, reading.unit, reading.ignored, 0, segments)
+    return ImportReport(reading.lines, *new, reading.skipped, reading.unit, reading.ignored, 0, segments, requests)
 
 
 def add_gold(store: Store, reading: Reading, split: Split | None = None) -> ImportReport:
@@ -200,7 +209,10 @@ def _label_lines(store: Store, split: Split | None) -> Iterator[dict[str, Any]]:
     history: dict[str, list[Any]] = {}
     for label in store.labels(history=True):
         history.setdefault(label.slate_id, []).append(label)
+    requests = defaultdict(list)
+    for request in store.human_requests():
+        requests[request.slate_id].append(request)
     for slate in store.slates(split=split):
         segments = store.segments([candidate.clip for candidate in slate.candidates if candidate.clip])
         said = history.get(slate.id, ())
-        yield {"slate": slate.id, **label_line(slate, said, annotators, segments, times)}
+        yield {"slate": slate.id, **label_line(slate, said, annotators, segments, times, requests[slate.id])}

@@ -20,6 +20,7 @@ from labeling.json_values import get, numbers, objects, require_known
 from labeling.records import (
     Annotator,
     Candidate,
+    HumanRequest,
     Label,
     Lineage,
     Message,
@@ -50,7 +51,7 @@ class Entry:
     """One line as records.
 
     split: what the line itself asks for. annotators: those of the labels. created: when labels were given, in Unix
-    seconds by client_key, of those whose time is known.
+    seconds by client_key, of those whose time is known. requests: why people were to answer the slate.
     """
 
     prompt: Prompt
@@ -60,6 +61,7 @@ class Entry:
     labels: tuple[Label, ...] = ()
     segments: tuple[Segment, ...] = ()
     created: Mapping[str, float] = field(default_factory=dict)
+    requests: tuple[HumanRequest, ...] = ()
 
 
 def format_of(line: Mapping[str, Any]) -> ReadFormat:
@@ -205,14 +207,16 @@ def read_labels(line: Mapping[str, Any]) -> Entry:
     given = objects(line, "candidates")
     candidates = tuple(map(_candidate, given))
     segments = tuple(read_segment(get(o, "segment", dict), o.get("clip")) for o in given if "segment" in o)
-    slate = Slate(entry.prompt, candidates, _lineage(get(line, "lineage", dict, {}), len(candidates)))
+    lineage = get(line, "lineage", dict, {})
+    slate = Slate(entry.prompt, candidates, _lineage(lineage, len(candidates)))
+    requests = tuple(_request(o, slate) for o in objects(lineage, "requests", []))
     answers = objects(line, "labels", [])
     labels = tuple(_label(answer, slate) for answer in answers)
     annotators = tuple(_annotator(get(answer, "annotator", dict)) for answer in answers)
     created = {
         label.client_key: get(answer, "created", float, None) for label, answer in zip(labels, answers, strict=True)
     }
-    return Entry(entry.prompt, entry.split, slate, annotators, labels, segments, known_times(created))
+    return Entry(entry.prompt, entry.split, slate, annotators, labels, segments, known_times(created), requests)
 
 
 def known_times(created: Mapping[str, float | None]) -> dict[str, float]:
@@ -231,7 +235,7 @@ def _candidate(o: Mapping[str, Any]) -> Candidate:
 
 
 def _lineage(o: Mapping[str, Any], k: int) -> Lineage:
-    require_known(o, set(asdict(Lineage())), "lineage")
+    require_known(o, {*asdict(Lineage()), "requests"}, "lineage")
     predicted = numbers(o, "predicted", float)
     if len(predicted) not in (0, k):
         raise UserError(f"'predicted' holds {len(predicted)} scores for {k} candidates")
@@ -243,6 +247,12 @@ def _lineage(o: Mapping[str, Any], k: int) -> Lineage:
         reward_model=get(o, "reward_model", str, ""),
         predicted=predicted,
     )
+
+
+def _request(o: Mapping[str, Any], slate: Slate) -> HumanRequest:
+    require_known(o, {"judge", "reason", "place", "propensity"}, "a request")
+    drawn = get(o, "propensity", float, None)
+    return HumanRequest(slate.id, get(o, "judge", str), get(o, "reason", str), get(o, "place", float), drawn)
 
 
 def _annotator(o: Mapping[str, Any]) -> Annotator:
@@ -293,10 +303,11 @@ def label_line(
     annotators: Mapping[str, Annotator],
     segments: Mapping[str, Segment],
     created: Mapping[str, float],
+    requests: Iterable[HumanRequest] = (),
 ) -> dict[str, Any]:
     """A slate with its lineage, its labels and what its clips show as an object that `read_labels` reads back.
 
-    created: when the labels were given, by client_key.
+    created: when the labels were given, by client_key. requests: why people were to answer the slate, if they were.
     """
     answers = []
     for label in labels:
@@ -310,6 +321,8 @@ def label_line(
         answers.append(answer)
     candidates = [_candidate_object(candidate, segments.get(candidate.clip)) for candidate in slate.candidates]
     lineage = asdict(slate.lineage)
+    if asked := [{key: value for key, value in asdict(r).items() if key != "slate_id"} for r in requests]:
+        lineage["requests"] = asked
     return {**prompt_line(slate.prompt), "candidates": candidates, "lineage": lineage, "labels": answers}
 
 

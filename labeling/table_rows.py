@@ -36,6 +36,7 @@ LABEL_COLUMNS: dict[str, type] = {  # list: a list or object in JSON
     "propensity": float,
     "reward_model": str,
     "predicted": list,
+    "requests": list,
     "annotator": str,
     "kind": str,
     "weight": float,
@@ -63,7 +64,8 @@ SLATE_LISTS = {
     "segments": "segment",  # what a clip shows, or null
 }
 WITHOUT = {"clip": ""}  # what stands for a key that a candidate does not have, where that is not null
-LINEAGE = ("run", "iteration", "selector", "propensity", "reward_model", "predicted")
+LINEAGE = ("run", "iteration", "selector", "propensity", "reward_model", "predicted", "requests")
+MAY_LACK = {"requests"}  # tables that were exported before there were any
 ANNOTATOR = {"annotator": "id", "kind": "kind", "weight": "weight", "flip_rate": "flip_rate"}
 SAID: tuple[str, ...] = (
     "outcome",
@@ -153,7 +155,8 @@ def label_rows(line: Mapping[str, Any]) -> Iterator[Row]:
     slate |= {
         name: _json([c.get(key, WITHOUT.get(key)) for c in line["candidates"]]) for name, key in SLATE_LISTS.items()
     }
-    slate |= {key: _json(line["lineage"][key]) if key == "predicted" else line["lineage"][key] for key in LINEAGE}
+    whence = {key: line["lineage"].get(key) for key in LINEAGE}
+    slate |= {key: _json(cell) if isinstance(cell, list | tuple) else cell for key, cell in whence.items()}
     for label in line["labels"]:
         said = {key: label.get(key) for key in SAID}
         said |= {key: None if said[key] is None else _json(said[key]) for key in SAID if LABEL_COLUMNS[key] is list}
@@ -178,7 +181,7 @@ def chosen_columns(path: Path, table: Table) -> tuple[ReadFormat | None, tuple[s
         return None, table.columns, tuple(table.unreadable)
     if {"candidates", "client_key"} & set(every):
         what: ReadFormat = "labels"
-        missing = sorted(LABEL_COLUMNS.keys() - table.columns)
+        missing = sorted(LABEL_COLUMNS.keys() - MAY_LACK - set(table.columns))
         if missing:
             cure = "export it again, or call responses that nobody compared response_1, response_2, …"
             raise UserError(f"{path}: a table of labels needs the column {missing[0]!r}: {cure}")
@@ -201,7 +204,7 @@ def line_of(what: ReadFormat | None, row: Row) -> dict[str, Any]:
     if what is None:
         return row
     if what == "labels":
-        return _label_line({name: _typed(name, row[name]) for name in LABEL_COLUMNS})
+        return _label_line({name: _typed(name, row.get(name)) for name in LABEL_COLUMNS})
     line = {key: _talk("" if cell is None and key in TALKS else cell) for key, cell in row.items()}
     if isinstance(line.get("label"), str):
         line["label"] = _typed("label", line["label"])

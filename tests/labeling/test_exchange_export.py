@@ -11,7 +11,7 @@ import pytest
 
 from labeling.exchange import export_file, import_file
 from labeling.jsonl import write_objects
-from labeling.records import Annotator, Candidate, Label, Lineage, Message, Prompt, Slate, UserError
+from labeling.records import Annotator, Candidate, HumanRequest, Label, Lineage, Message, Prompt, Slate, UserError
 from labeling.store import Store
 
 TEA = Prompt((Message("user", "Tea?"),), "train", "small talk")
@@ -67,6 +67,55 @@ def test_labels_come_back_equal_with_their_history(full: Store, tmp_path: Path, 
     assert len(other.labels(history=True)) == 7
     assert len(other.labels()) == 4
     assert import_file(other, tmp_path / name).labels_new == 0
+
+
+@pytest.mark.parametrize("name", ["labels.jsonl", "labels.csv", "labels.parquet"])
+def test_what_people_were_sent_and_why_comes_back(full: Store, tmp_path: Path, name: str) -> None:
+    requests = [
+        HumanRequest(APART.id, "judge:x", "audit", 0.0625, 0.1),
+        HumanRequest(PAIR.id, "judge:x", "margin", 1.5),
+        HumanRequest(PAIR.id, "judge:x", "orders", 1.5),
+    ]
+    full.request_people(requests)
+    export_file(full, tmp_path / name, "labels")
+    other = Store(tmp_path / "other", create=True)
+    for new in (3, 0):
+        report = import_file(other, tmp_path / name)
+        assert (report.requests_new, "so are 3 requests to people" in str(report)) == (new, new == 3)
+        assert other.human_requests() == full.human_requests() == requests
+    assert other.audits() == {"judge:x": {APART.id: 0.1}}
+    assert by_key(other, True) == by_key(full, True)
+    queues = []
+    for store in (full, other):
+        store.add_annotator(Annotator("bob", "human"))
+        queues.append([lease.slate_id for lease in store.leases("bob", range, (2, 9), 60, 3)])
+    assert queues[0] == queues[1] == [APART.id, PAIR.id]  # as requested, and not as they came
+
+
+@pytest.mark.parametrize(
+    ("request_", "says"),
+    [
+        ({"judge": "ann", "reason": "audit", "place": 0, "propensity": 0.5}, "a request names 'ann', and no judge"),
+        ({"judge": "nobody", "reason": "margin", "place": 1}, "a request names 'nobody', and no judge"),
+        ({"judge": "judge:x", "reason": "audit", "place": 0}, "a propensity in \\(0, 1\\] belongs to"),
+        ({"judge": "judge:x", "reason": "bored", "place": 1}, "reason 'bored' is not one of audit, orders"),
+        ({"judge": "judge:x", "reason": "margin", "place": 1, "why": 1}, "a request has no key 'why'"),
+        ({"judge": "judge:x", "reason": "margin"}, "the key 'place' is missing"),
+        (7, "'requests' must hold objects, not 7"),
+    ],
+)
+def test_a_request_that_cannot_be_is_named_and_nothing_is_imported(
+    full: Store, tmp_path: Path, request_: Any, says: str
+) -> None:
+    path = tmp_path / "labels.jsonl"
+    export_file(full, path, "labels")
+    lines = [json.loads(line) for line in path.read_text().split("\n")[:-1]]
+    lines[0]["lineage"]["requests"] = [request_]
+    path.write_text("\n".join(map(json.dumps, lines)))
+    other = Store(tmp_path / "other", create=True)
+    with pytest.raises(UserError, match=f"labels.jsonl:1: .*{says}"):
+        import_file(other, path)
+    assert (other.slates(), other.human_requests()) == ([], [])
 
 
 def test_a_file_that_was_exported_twice_is_the_same_file(full: Store, tmp_path: Path) -> None:

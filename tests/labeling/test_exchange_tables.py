@@ -54,6 +54,18 @@ def test_labels_come_back_equal_with_history_and_times(full: Store, tmp_path: Pa
     assert import_file(other, tmp_path / name).labels_new == 0
 
 
+def test_a_table_of_labels_from_before_there_were_requests_is_read(full: Store, tmp_path: Path) -> None:  # noqa: F811
+    export_file(full, tmp_path / "new.csv", "labels")
+    rows = [{key: cell for key, cell in row.items() if key != "requests"} for row in cells(tmp_path / "new.csv")]
+    with open(tmp_path / "old.csv", "w", encoding="utf-8", newline="") as file:
+        table = csv.DictWriter(file, rows[0])
+        table.writeheader()
+        table.writerows(rows)
+    other = Store(tmp_path / "other", create=True)
+    assert import_file(other, tmp_path / "old.csv").labels_new == 7
+    assert (other.slates(), other.human_requests()) == (full.slates(), [])
+
+
 @pytest.mark.parametrize("name", TABLES)
 def test_a_label_is_one_flat_row_with_who_when_in_which_order_and_where_from(
     full: Store,  # noqa: F811
