@@ -5,7 +5,7 @@ The only place where "who said what" turns into training targets. Non-answers ex
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from labeling.records import Annotator, Label, Preference, pairs
@@ -13,29 +13,7 @@ from labeling.reliability import MOST_FLIPS
 from labeling.soft_labels import SoftLabels
 
 NOTHING: Mapping[str, SoftLabels] = {}
-
-
-def expand(label: Label, annotator: Annotator, soft: SoftLabels | None = None) -> tuple[Preference, ...]:
-    """Expand one label into C(K, 2) preferences: p = 1 above, 0 below, 0.5 tied, or the pair's own probability.
-
-    Of two candidates that were both left unranked nothing is known, and they give no preference.
-    Each of the C(K, 2) pairs carries the annotator's weight and flip rate. A pair's strength becomes its margin
-    (Llama-2, arXiv 2307.09288), signed towards the preferred side. soft: what the annotator's probabilities are worth;
-    see `with_doubt`.
-    """
-    if label.ranks is None:
-        return ()
-    preferences = []
-    for i, j in pairs(len(label.ranks)):
-        if i in label.unranked and j in label.unranked:
-            continue
-        lead = label.ranks[j] - label.ranks[i]
-        side = (lead > 0) - (lead < 0)
-        p = (1 + side) / 2 if label.probability is None else label.probability
-        margin = side * (label.strength or 0.0)
-        preference = Preference(label.slate_id, i, j, p, margin, annotator.weight, annotator.flip_rate)
-        preferences.append(preference if soft is None else with_doubt(preference, soft))
-    return tuple(preferences)
+Calibrated = Callable[[Preference, SoftLabels], Preference]
 
 
 def with_doubt(preference: Preference, soft: SoftLabels) -> Preference:
@@ -50,11 +28,44 @@ def with_doubt(preference: Preference, soft: SoftLabels) -> Preference:
     return replace(preference, p=favoured, flip_rate=min(MOST_FLIPS, 2 * min(q, 1 - q)))
 
 
+def with_probability(preference: Preference, soft: SoftLabels) -> Preference:
+    """The calibrated q = P(i better) itself, which needs no flip rate: for counting who wins how often."""
+    return replace(preference, p=soft.calibrated(preference.slate_id, preference.p), flip_rate=0.0)
+
+
+def expand(
+    label: Label, annotator: Annotator, soft: SoftLabels | None = None, calibrated: Calibrated = with_doubt
+) -> tuple[Preference, ...]:
+    """Expand one label into C(K, 2) preferences: p = 1 above, 0 below, 0.5 tied, or the pair's own probability.
+
+    Of two candidates that were both left unranked nothing is known, and they give no preference.
+    Each of the C(K, 2) pairs carries the annotator's weight and flip rate. A pair's strength becomes its margin
+    (Llama-2, arXiv 2307.09288), signed towards the preferred side. soft: what the annotator's probabilities are worth;
+    calibrated: what a preference becomes by that.
+    """
+    if label.ranks is None:
+        return ()
+    preferences = []
+    for i, j in pairs(len(label.ranks)):
+        if i in label.unranked and j in label.unranked:
+            continue
+        lead = label.ranks[j] - label.ranks[i]
+        side = (lead > 0) - (lead < 0)
+        p = (1 + side) / 2 if label.probability is None else label.probability
+        margin = side * (label.strength or 0.0)
+        preference = Preference(label.slate_id, i, j, p, margin, annotator.weight, annotator.flip_rate)
+        preferences.append(preference if soft is None else calibrated(preference, soft))
+    return tuple(preferences)
+
+
 def expand_all(
-    labels: Iterable[Label], annotators: Mapping[str, Annotator], soft: Mapping[str, SoftLabels] = NOTHING
+    labels: Iterable[Label],
+    annotators: Mapping[str, Annotator],
+    soft: Mapping[str, SoftLabels] = NOTHING,
+    calibrated: Calibrated = with_doubt,
 ) -> tuple[Preference, ...]:
     """Expand the standing labels of one slate; where several annotators answered, their weights add up.
 
-    soft: whose probabilities are calibrated.
+    soft: whose probabilities are calibrated. calibrated: see `expand`.
     """
-    return tuple(p for x in labels for p in expand(x, annotators[x.annotator], soft.get(x.annotator)))
+    return tuple(p for x in labels for p in expand(x, annotators[x.annotator], soft.get(x.annotator), calibrated))

@@ -72,7 +72,9 @@ def _standings(found: Sequence[Standing]) -> str:
     """The leaderboard of policies."""
     rows = [(s.policy, s.score, count(s.comparisons, "pair")) for s in found]
     chart = interval_chart(rows, 0.5, "as good as the others", "Leaderboard of policies")
-    note = "share of comparisons that a policy would win against the others (Bradley–Terry)"
+    note = (
+        "share of comparisons that a policy would win against the others (Bradley–Terry, judges by their probabilities)"
+    )
     if not rows:
         note = "policies are compared where a slate holds answers of two"
     body = f'{chart}<p class="note">{note}</p>{files("leaderboard")}'

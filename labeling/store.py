@@ -18,9 +18,9 @@ from dataclasses import replace
 from labeling import quality_tables
 from labeling.assignment import REPEAT_AFTER
 from labeling.judge_quality import JudgeQuality, compare, measure_judge, soft_labels
-from labeling.leaderboard import leaderboard
+from labeling.leaderboard import Standing, leaderboard
 from labeling.prediction_powered import WinRate, win_rates
-from labeling.preferences import expand_all
+from labeling.preferences import Calibrated, expand_all, with_doubt, with_probability
 from labeling.quality import Quality, fitted, measure, reliabilities
 from labeling.quality_tables import Table
 from labeling.records import Annotator, Label, LabeledSlate, Split, UserError
@@ -152,15 +152,15 @@ class Store(StoredLeases, StoredJudging, StoredRuns, StoredAccounts, StoredWebho
         between people, that decision counts alone. Flip rates are what answers show (see `labeling.reliability`), or of
         judges, pair by pair, what the setting `calibration` makes of them; their labels stay as they were given.
         """
-        return self._expanded(run, split)[0]
+        return self._expanded(run, split, with_doubt)[0]
 
     def labeled_with_trust(self, run: str | None = None) -> tuple[list[LabeledSlate], dict[str, Trust]]:
         """The `labeled_slates`, and what each annotator's labels counted for in them."""
-        slates, declared, found, soft = self._expanded(run, None)
+        slates, declared, found, soft = self._expanded(run, None, with_doubt)
         return slates, trust_in([label for s in slates for label in s.labels], declared, found, soft)
 
     def _expanded(
-        self, run: str | None, split: Split | None
+        self, run: str | None, split: Split | None, calibrated: Calibrated
     ) -> tuple[list[LabeledSlate], dict[str, Annotator], dict[str, Reliability], dict[str, SoftLabels]]:
         labels: dict[str, list[Label]] = defaultdict(list)
         standing, gold, declared = self.labels(), self.gold(), self.annotators()
@@ -172,7 +172,7 @@ class Store(StoredLeases, StoredJudging, StoredRuns, StoredAccounts, StoredWebho
         found = reliabilities(standing, declared, gold, audits)
         annotators = fitted(declared, found)
         slates = [
-            LabeledSlate(slate, counting, expand_all(counting, annotators, soft))
+            LabeledSlate(slate, counting, expand_all(counting, annotators, soft, calibrated))
             for slate in self.slates(run=run, split=split, answered=True)
             if slate.id not in gold
             for counting in [_counting(labels[slate.id])]
@@ -209,6 +209,10 @@ class Store(StoredLeases, StoredJudging, StoredRuns, StoredAccounts, StoredWebho
         people, judges = ([a.id for a in annotators if a.kind == kind] for kind in ("human", "judge"))
         return win_rates(self.slates(answered=True), labels, people, judges, self.audits())
 
+    def leaderboard(self) -> list[Standing]:
+        """The policies that were compared, best first: by the probabilities of judges, calibrated where they are."""
+        return leaderboard(self._expanded(None, None, with_probability)[0])
+
     def figure(self, name: str) -> Table:
         """One of the figures of the Quality page (see `labeling.quality_tables`)."""
         figures: dict[str, Callable[[], Table]] = {
@@ -218,7 +222,7 @@ class Store(StoredLeases, StoredJudging, StoredRuns, StoredAccounts, StoredWebho
             "reliability": lambda: quality_tables.reliability(self.judge_quality()),
             "requests": lambda: quality_tables.requests(self.request_counts()),
             "winrates": lambda: quality_tables.winrates(self.win_rates()),
-            "leaderboard": lambda: quality_tables.leaderboard(leaderboard(self.labeled_slates())),
+            "leaderboard": lambda: quality_tables.leaderboard(self.leaderboard()),
             "progress": lambda: quality_tables.progress(self.labels(), self.label_times(), self._kinds()),
         }
         return figures[name]()

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 import gradio as gr
 
 from labeling import judge_panels, quality_panels
-from labeling.leaderboard import leaderboard
 from labeling.run_panels import style
 from labeling.store import Store
 
@@ -51,7 +50,7 @@ class Drawn:
                 quality, progress = store.quality(), store.figure("progress")
                 self._pieces = {
                     "summary": quality_panels.summary(quality, progress),
-                    "figures": quality_panels.figures(quality, progress, leaderboard(store.labeled_slates())),
+                    "figures": quality_panels.figures(quality, progress, store.leaderboard()),
                     "judges": judge_panels.judges(store.judge_quality(), store.request_counts()),
                     "annotators": quality_panels.annotators(quality),
                 }

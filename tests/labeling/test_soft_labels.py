@@ -135,7 +135,8 @@ def test_intervals_hold_what_was_planted_and_calibration_mends_it() -> None:
 
 
 def slate(n: int) -> Slate:
-    return Slate(Prompt((Message("user", f"Question {n}?"),)), (Candidate(f"One {n}."), Candidate(f"Other {n}.")))
+    candidates = (Candidate(f"One {n}.", "policy-1"), Candidate(f"Other {n}.", "policy-0"))
+    return Slate(Prompt((Message("user", f"Question {n}?"),)), candidates)
 
 
 @pytest.fixture
@@ -203,6 +204,23 @@ def test_a_fit_is_told_what_labels_counted_for_and_by_which_calibration(store: S
     assert names[:2] == names[2:]  # the same maps have the same name
     store.add_labels([Label(slate(0).id, ANN, "ranked", "again", (2, 1), supersedes="a0")])
     assert len({*names, store.labeled_with_trust()[1][JUDGE].calibration}) == 3
+
+
+def test_the_leaderboard_goes_by_probabilities_and_by_calibrated_ones_where_there_are_any(store: Store) -> None:
+    people = [label.ranks == (1, 2) for label in store.labels(annotator=ANN)]
+
+    def score(p: float) -> float:
+        """The weighted mean of what the judge (weight ½) says of all 200 slates and people of 100."""
+        return (0.5 * 200 * p + sum(people)) / (0.5 * 200 + len(people))
+
+    [best, other] = store.leaderboard()
+    assert (best.policy, other.policy, best.comparisons) == ("policy-1", "policy-0", 300)
+    assert best.score.mean == pytest.approx(score(0.95), abs=0.002)  # as soft as the judge is, and not 1 a verdict
+    store.set_settings({"calibration": "isotonic"})
+    doubts = [flips for _, _, flips in of_judge(store).values()]
+    calibrated = 1 - sum(doubts) / len(doubts) / 2  # ε = 2·(1 − q)
+    assert calibrated < 0.8
+    assert store.leaderboard()[0].score.mean == pytest.approx(score(calibrated), abs=0.002)
 
 
 @pytest.mark.parametrize(
