@@ -1,10 +1,11 @@
-"""How fast the judge in the process itself is, with questions together in a forward and one by one.
+"""How fast the judge in the process itself is, with what all its questions begin with computed once or for each.
 
-    python benchmarks/local_judging.py [SLATES]
+    python benchmarks/local_judging.py [SLATES [ROUNDS]]
 
-SmolLM2-135M-Instruct on one thread judges so many pairs (16) by the rubric "concise", in both orders, once with one
-question in each forward and once with as many as the token budget takes; canaries are left out. It prints the seconds,
-questions and tokens a second of each, and how far their probabilities are apart at most.
+SmolLM2-135M-Instruct on one thread judges so many pairs (8) by the rubric "concise", in both orders, so many times (3):
+in turn with each question by itself, with the common beginning computed once and one question in each forward, and with
+as many as the token budget takes; canaries are left out. It prints the seconds of CPU time of each, which other work on
+the machine hardly changes, the median of the ratios of one round, and how far the probabilities are apart at most.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import median
 
 import torch
 
@@ -30,6 +33,17 @@ from shipped import DATA
 MODEL = "smollm2-135m-instruct"
 
 
+class OneByOne(ReplyModel):
+    """Shares nothing between questions."""
+
+    def logprobs(
+        self, questions: Sequence[tuple[int, ...]], replies: Sequence[str]
+    ) -> Iterator[Mapping[int, list[float]]]:
+        for i, question in enumerate(questions):
+            for found in super().logprobs([question], replies):
+                yield {i: found[0]}
+
+
 def slates(count: int) -> list[Slate]:
     made = []
     for n in range(count):
@@ -38,26 +52,36 @@ def slates(count: int) -> list[Slate]:
     return made
 
 
-def run(model: ReplyModel, count: int) -> list[float]:
+def run(name: str, model: ReplyModel, count: int) -> tuple[float, list[float]]:
+    """The seconds of CPU time that it takes, and the probabilities of the labels."""
     rubric = load_rubric("concise", DATA / "rubrics")
     who = Annotator("judge:bench", "judge")
     judge = LocalJudge(who, rubric, MODEL, "bench", lambda name: model, CanaryRules(each=0))
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder) / "project", create=True)
         store.add_slates(slates(count))
-        started = time.monotonic()
+        started = time.process_time()
         label_slates(judge, store.slates(), store)
-        seconds = time.monotonic() - started
+        seconds = time.process_time() - started
         spent = store.judge_spending(who.id)
         labels = sorted(store.labels(), key=lambda label: label.slate_id)
-    rates = f"{spent.calls / seconds:.1f} questions/s, {spent.prompt_tokens / seconds:.0f} tokens/s"
-    print(f"token budget {model.token_budget:5}: {seconds:.1f} s, {rates}", flush=True)
-    return [label.probability or 0.0 for label in labels]
+    rates = f"{spent.calls / seconds:.2f} questions/s, {spent.prompt_tokens / seconds:.0f} tokens/s"
+    print(f"{name:20}: {seconds:.1f} s, {rates}", flush=True)
+    return seconds, [label.probability or 0.0 for label in labels]
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     backbone = open_reply_model(MODEL).backbone
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 16
-    alone, together = (run(ReplyModel(backbone, budget), count) for budget in (1, TOKEN_BUDGET))
-    print(f"probabilities apart by at most {max(abs(a - b) for a, b in zip(alone, together, strict=True)):.1e}")
+    count, rounds = (int(sys.argv[n]) if len(sys.argv) > n else default for n, default in ((1, 8), (2, 3)))
+    arms = {
+        "each by itself": OneByOne(backbone),
+        "shared, one by one": ReplyModel(backbone, 1),
+        "shared, together": ReplyModel(backbone, TOKEN_BUDGET),
+    }
+    found = [{name: run(name, model, count) for name, model in arms.items()} for _ in range(rounds)]
+    for name in list(arms)[1:]:
+        ratios = [one["each by itself"][0] / one[name][0] for one in found]
+        apart = max(abs(a - b) for one in found for a, b in zip(one["each by itself"][1], one[name][1], strict=True))
+        spread = ", ".join(f"{ratio:.2f}" for ratio in ratios)
+        print(f"{name}: {median(ratios):.2f} times as fast ({spread}), probabilities apart by at most {apart:.1e}")

@@ -14,21 +14,26 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
 from labeling.records import UserError
-from rlhf.backbones import Backbone, decoder_of, head_of
+from rlhf.backbones import Backbone, decoder_of, device_of, head_of
 from rlhf.packing import Group, Packed, hidden_states, pack
+from rlhf.shared_prefix import Prefix, prefill
 
 BLOCK = 2**22  # numbers in a block of logits: 16 MB in float32, so a block and its exponentials stay near the cache
 
 
 def token_logprobs(
-    model: nn.Module, packed: Packed, temperature: float, entropy_gradient: bool = False
+    model: nn.Module,
+    packed: Packed,
+    temperature: float,
+    entropy_gradient: bool = False,
+    prefix: Prefix | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Log-probability of each response token and entropy of its distribution, at the sampling temperature.
 
     `logp_t = z_t[y_t]/τ − logsumexp(z_t/τ)`, `H_t = −Σ_v π_t(v) log π_t(v)` (nats; its gradient only when asked for).
-    Returns two (N, T) tensors, 0 outside the mask.
+    prefix: tokens that stand before every row. Returns two (N, T) tensors, 0 outside the mask.
     """
-    states = hidden_states(decoder_of(model), packed)
+    states = hidden_states(decoder_of(model), packed, prefix)
     picked = states[packed.row[:, None], packed.before][packed.mask]  # (n, H)
     logp, entropy = selective_log_softmax(
         picked, head_of(model), packed.tokens[packed.mask], temperature, entropy_gradient
@@ -163,22 +168,24 @@ def _forward(
 
 
 def check_layout(backbone: Backbone) -> None:
-    """Raise UserError unless packed log-probabilities equal those of the model's own plain forward.
+    """Raise UserError unless packed log-probabilities, behind a prefix too, equal those of the model's plain forward.
 
     They differ for models whose logits are not `head(decoder(x))` (soft-capped or rescaled logits) or that
     ignore a custom attention mask (recurrent layers); with these, every ratio would be wrong in silence.
     """
-    ids = list(range(5, 15))
-    group = Group(tuple(ids[:4]), (tuple(ids[4:7]), tuple(ids[7:10])))
+    ids = tuple(range(5, 15))
+    worst = 0.0
     with torch.no_grad():
-        packed = pack([group], backbone.pad_id, next(backbone.model.parameters()).device)
-        logp, _ = token_logprobs(backbone.model, packed, 1.0)
-        worst = 0.0
-        for n, candidate in enumerate(group.candidates):
-            whole = torch.tensor([[*group.prompt, *candidate]], device=logp.device)
-            plain = backbone.model(input_ids=whole).logits[0, 3:-1].float().log_softmax(-1)
-            expected = plain.gather(1, whole[0, 4:, None])[:, 0]
-            worst = max(worst, (logp[n, : len(candidate)] - expected).abs().max().item())
+        for shared in (0, 2):
+            group = Group(ids[shared:4], (ids[4:7], ids[7:10]))
+            packed = pack([group], backbone.pad_id, device_of(backbone.model))
+            prefix = prefill(decoder_of(backbone.model), ids[:shared]) if shared else None
+            logp, _ = token_logprobs(backbone.model, packed, 1.0, prefix=prefix)
+            for n, candidate in enumerate(group.candidates):
+                whole = torch.tensor([[*ids[:4], *candidate]], device=logp.device)
+                plain = backbone.model(input_ids=whole).logits[0, 3:-1].float().log_softmax(-1)
+                expected = plain.gather(1, whole[0, 4:, None])[:, 0]
+                worst = max(worst, (logp[n, : len(candidate)] - expected).abs().max().item())
     if not worst < 1e-2:
         raise UserError(
             f"the model {backbone.name!r} does not compute plain causal log-probabilities (off by {worst:.3g} nats): "

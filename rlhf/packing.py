@@ -13,14 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
 
 from rlhf.attention import attention_by
+from rlhf.shared_prefix import Prefix
 
 
 @dataclass(frozen=True)
@@ -103,18 +103,22 @@ def pack(groups: Sequence[Group], pad_id: int, device: torch.device | str = "cpu
     return Packed(ids, positions, owner, lengths, row, column, before, tokens, mask)
 
 
-def hidden_states(decoder: nn.Module, packed: Packed) -> Tensor:
-    """Run the decoder over the rows. Returns (S, L, H); what stands on padding means nothing."""
+def hidden_states(decoder: nn.Module, packed: Packed, prefix: Prefix | None = None) -> Tensor:
+    """Run the decoder over the rows. Returns (S, L, H); what stands on padding means nothing.
+
+    prefix: tokens that stand before every row, and are not among the L.
+    """
     config: Any = getattr(decoder, "config", None)
     if packed.input_ids.device.type != "cpu" or getattr(config, "_attn_implementation", None) != "sdpa":
-        return _masked(decoder, packed)
-    real = packed.owner >= 0
-    pieces = _Pieces(packed.lengths, next(decoder.parameters()).dtype)
+        return _masked(decoder, packed, prefix)
+    real, before = packed.owner >= 0, prefix.tokens if prefix else 0
+    pieces = _Pieces(packed.lengths, before, next(decoder.parameters()).dtype)
     with attention_by(config, "prefloop_pieces", _piecewise_attention):
         out = decoder(
             input_ids=packed.input_ids[real][None],
-            position_ids=packed.position_ids[real][None],
-            use_cache=False,
+            position_ids=packed.position_ids[real][None] + before,
+            past_key_values=prefix.cache(1) if prefix else None,
+            use_cache=prefix is not None,
             pieces=pieces,
         )
     states = out.last_hidden_state[0]
@@ -123,18 +127,20 @@ def hidden_states(decoder: nn.Module, packed: Packed) -> Tensor:
     return states.new_zeros(*real.shape, states.shape[-1]).masked_scatter(real[..., None], states)
 
 
-def _masked(decoder: nn.Module, packed: Packed) -> Tensor:
+def _masked(decoder: nn.Module, packed: Packed, prefix: Prefix | None) -> Tensor:
     """The states by one attention of each row over itself, with what may not be seen masked."""
     dtype = next(decoder.parameters()).dtype
-    visible = packed.visible
+    before = prefix.tokens if prefix else 0
+    visible = pad(packed.visible, (before, 0), value=True)
     # The least number of this type, not −inf: a padding token sees nothing, and −inf throughout would be NaN.
     hidden = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
     hidden.masked_fill_(~visible, torch.finfo(dtype).min)
     out = decoder(
         input_ids=packed.input_ids,
         attention_mask=hidden,
-        position_ids=packed.position_ids,
-        use_cache=False,
+        position_ids=packed.position_ids + before,
+        past_key_values=prefix.cache(len(packed.input_ids)) if prefix else None,
+        use_cache=prefix is not None,
     )
     return out.last_hidden_state
 
@@ -142,21 +148,23 @@ def _masked(decoder: nn.Module, packed: Packed) -> Tensor:
 class _Pieces:
     """Where prompts and candidates stand in the one row of all real tokens.
 
-    lengths: of all of them, in order. counts: how many of them each group has, its prompt first.
+    lengths: of all of them, in order, behind `prefix` tokens that all of them see. counts: how many of them each group
+    has, its prompt first.
     """
 
-    def __init__(self, lengths: Sequence[Sequence[int]], dtype: torch.dtype) -> None:
+    def __init__(self, lengths: Sequence[Sequence[int]], prefix: int, dtype: torch.dtype) -> None:
+        self.prefix = prefix
         self.lengths = [n for row in lengths for n in row]
         self.counts = [len(row) for row in lengths]
         self.dtype = dtype
         self.masks: dict[tuple[int, int], Tensor] = {}
 
-    def mask(self, prompt: int, length: int) -> Tensor:
-        """(T, P + T): a candidate sees the whole prompt, and itself up to where it is."""
-        if (prompt, length) not in self.masks:
-            unseen = torch.full((length, prompt + length), -torch.inf, dtype=self.dtype)
-            self.masks[prompt, length] = unseen.triu(prompt + 1)
-        return self.masks[prompt, length]
+    def mask(self, before: int, length: int) -> Tensor:
+        """(T, P + T): a piece sees all that stands before it, and itself up to where it is."""
+        if (before, length) not in self.masks:
+            unseen = torch.full((length, before + length), -torch.inf, dtype=self.dtype)
+            self.masks[before, length] = unseen.triu(before + 1)
+        return self.masks[before, length]
 
 
 def _piecewise_attention(
@@ -172,17 +180,27 @@ def _piecewise_attention(
 ) -> tuple[Tensor, None]:
     """Attention of (1, heads, tokens, d) queries, each candidate over its prompt and itself. (1, tokens, heads, d).
 
-    Keys and values may have fewer heads. All other arguments of the library's interface say nothing here.
+    Keys and values may have fewer heads, and begin with those of a prefix. All other arguments of the library's
+    interface say nothing here.
     """
-    parts = zip(*(x.split(pieces.lengths, dim=2) for x in (query, key, value)), strict=True)
+
+    of_prefix = key[:, :, : pieces.prefix], value[:, :, : pieces.prefix]
+    own = query, key[:, :, pieces.prefix :], value[:, :, pieces.prefix :]
+    parts = zip(*(x.split(pieces.lengths, dim=2) for x in own), strict=True)
+
+    def attend(before: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """What the next piece sees, of what stands before it and of itself, and all keys and values up to its end."""
+        q, k, v = next(parts)
+        seen, mask = before[0].shape[2], None
+        if seen:
+            k, v, mask = torch.cat([before[0], k], 2), torch.cat([before[1], v], 2), pieces.mask(seen, q.shape[2])
+        x = scaled_dot_product_attention(q, k, v, mask, is_causal=not seen, scale=scaling, enable_gqa=True)
+        return x, (k, v)
+
     out = []
     for count in pieces.counts:
-        q, k, v = next(parts)
-        out.append(scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=True))
-        for mine, *own in islice(parts, count - 1):
-            keys, values = (torch.cat(pair, 2) for pair in zip((k, v), own, strict=True))
-            mask = pieces.mask(k.shape[2], mine.shape[2])
-            out.append(scaled_dot_product_attention(mine, keys, values, mask, scale=scaling, enable_gqa=True))
+        states, prompt = attend(of_prefix)
+        out += [states, *(attend(prompt)[0] for _ in range(count - 1))]
     return torch.cat(out, 2).transpose(1, 2), None
 
 

@@ -3,7 +3,8 @@
     log π(y | x) = Σ_t log π(y_t | x, y_<t)
 
 A question x and all replies y to it are one row of a packed forward, so each costs its tokens once and a reply of
-several tokens is as exact as one of one. Nothing here knows what a reply means.
+several tokens is as exact as one of one. What several questions begin with alike is computed once for all. Nothing
+here knows what a reply means.
 """
 
 from __future__ import annotations
@@ -15,16 +16,17 @@ from typing import Any
 import torch
 
 from labeling.records import Message, UserError
-from rlhf.backbones import Backbone, device_of, encode_messages, encode_response, load_backbone
+from rlhf.backbones import Backbone, decoder_of, device_of, encode_messages, encode_response, load_backbone
 from rlhf.logprobs import check_layout, token_logprobs
 from rlhf.packing import Group, micro_batches, pack
+from rlhf.shared_prefix import common_length, prefill
 
 TOKEN_BUDGET = 8192  # padded tokens in one forward
 
 
 @dataclass(frozen=True)
 class ReplyModel:
-    """A model that is asked what it would reply. token_budget: padded tokens in one forward."""
+    """A model that is asked what it would reply. token_budget: padded tokens in one forward, without shared ones."""
 
     backbone: Backbone
     token_budget: int = TOKEN_BUDGET
@@ -69,12 +71,15 @@ class ReplyModel:
 
         Yields the question's index and (R,) numbers in nats. Deterministic but for rounding, whatever is asked beside.
         """
-        candidates = self._encoded(replies)
-        groups = [Group(question, candidates) for question in questions]
+        candidates, shared = self._encoded(replies), common_length(questions)
+        prefix = prefill(decoder_of(self.backbone.model), questions[0][:shared]) if shared else None
+        groups = [Group(question[shared:], candidates) for question in questions]
         for batch in micro_batches(groups, self.token_budget):
             packed = pack([groups[i] for i in batch], self.backbone.pad_id, device_of(self.backbone.model))
             with torch.inference_mode():
-                logp, _ = token_logprobs(self.backbone.model, packed, 1.0)  # (N, T), 0 outside the replies
+                logp, _ = token_logprobs(
+                    self.backbone.model, packed, 1.0, prefix=prefix
+                )  # (N, T), 0 outside the replies
             rows: Any = logp.sum(1).view(len(batch), len(replies)).tolist()
             yield dict(zip(batch, rows, strict=True))
 

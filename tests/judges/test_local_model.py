@@ -26,6 +26,7 @@ from judges.reply import Reply, replies_in
 from labeling.records import Candidate, Message, Slate, Spending, UserError
 from labeling.store import Store
 from rlhf.reply_probabilities import ReplyModel
+from rlhf.shared_prefix import common_length
 
 REPLIES = tuple(map(bracketed, VERDICTS_OF_PAIRS))
 DATA = Path(__file__).parents[2] / "data"
@@ -64,9 +65,25 @@ def test_questions_of_any_length_together_are_as_one_by_one(replies: ReplyModel)
         slate("Q?", "x", "y"),
     )
     assert len({len(question) for question in questions}) > 2
-    together = all_logprobs(replies, questions)
-    alone = [all_logprobs(replies, [question])[0] for question in questions]
-    torch.testing.assert_close(torch.tensor(together), torch.tensor(alone), atol=1e-4, rtol=0)
+    together = torch.tensor(all_logprobs(replies, questions))
+    alone = torch.tensor([all_logprobs(replies, [question])[0] for question in questions])
+    plain = torch.tensor([[by_hand(replies, question, reply) for reply in REPLIES] for question in questions])
+    for found in (alone, plain):
+        torch.testing.assert_close(together, found, atol=1e-4, rtol=0)
+        torch.testing.assert_close(together.softmax(1), found.softmax(1), atol=1e-5, rtol=0)
+
+
+def test_what_all_questions_begin_with_is_computed_once(replies: ReplyModel) -> None:
+    questions = asked(replies, slate("Why?", "So.", "Because of the wind."), slate("How?", "So.", "Like this."))
+    shared = common_length(questions)
+    assert shared > 100  # instructions and rubric, in the bytes of the tiny model
+    seen: list[int] = []
+    embedding = replies.backbone.model.get_input_embeddings()
+    hook = embedding.register_forward_hook(lambda _, ids, __: seen.append(ids[0].numel()))
+    all_logprobs(replies, questions)
+    hook.remove()
+    of_replies = sum(len(replies.backbone.tokenizer(reply)["input_ids"]) for reply in REPLIES)
+    assert seen == [shared, sum(len(question) - shared + of_replies for question in questions)]
 
 
 def test_a_reply_of_several_tokens_is_as_probable_as_its_tokens_one_after_the_other(replies: ReplyModel) -> None:

@@ -12,6 +12,7 @@ from rlhf.backbones import Backbone, decoder_of, load_backbone
 from rlhf.logprobs import check_layout, token_logprobs
 from rlhf.packing import Group, hidden_states, micro_batches, pack
 from rlhf.reward_model import ScoreModel, make_reward_model, score_groups
+from rlhf.shared_prefix import common_length, prefill
 
 # Different lengths of prompts and candidates, one candidate of a single token, one group of one.
 GROUPS = [
@@ -161,6 +162,31 @@ def test_fewer_heads_of_keys_than_of_queries() -> None:
     for n, (prompt, candidate) in enumerate(sequences()):
         plain = model(input_ids=torch.tensor([[*prompt, *candidate]])).last_hidden_state[0, -1]
         torch.testing.assert_close(states[n], plain, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_rows_go_on_from_a_prefix_as_if_it_stood_in_each(attention: str) -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "vocab_size": 100}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "attn_implementation": attention}
+    model = LlamaForCausalLM(LlamaConfig(**sizes, **heads)).eval()
+    ids = (90, 91, 92, 93)
+    prefix, packed = prefill(decoder_of(model), ids), pack(GROUPS, 0)
+    for _ in range(2):  # the prefix is what it was, however often rows went on from it
+        logp = token_logprobs(model, packed, 1.0, prefix=prefix)[0]
+        for n, (prompt, candidate) in enumerate(sequences()):
+            plain = model(input_ids=torch.tensor([[*ids, *prompt, *candidate]])).logits[0].log_softmax(-1)
+            expected = [plain[t - len(candidate) - 1, token].item() for t, token in enumerate(candidate)]
+            assert logp[n, : len(candidate)].tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def test_what_rows_begin_with_alike_leaves_each_a_token_of_its_own() -> None:
+    assert common_length([(1, 2, 3, 4), (1, 2, 5)]) == 2
+    assert common_length([(1, 2, 3, 4), (1, 2)]) == 1
+    assert common_length([(1, 2), (3, 2)]) == 0
+    assert common_length([(1, 2)]) == common_length([]) == 0
 
 
 def test_padding_leaves_no_nan(tiny: Backbone) -> None:
