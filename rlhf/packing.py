@@ -183,7 +183,6 @@ def _piecewise_attention(
     Keys and values may have fewer heads, and begin with those of a prefix. All other arguments of the library's
     interface say nothing here.
     """
-
     of_prefix = key[:, :, : pieces.prefix], value[:, :, : pieces.prefix]
     own = query, key[:, :, pieces.prefix :], value[:, :, pieces.prefix :]
     parts = zip(*(x.split(pieces.lengths, dim=2) for x in own), strict=True)

@@ -26,7 +26,7 @@ TOKEN_BUDGET = 8192  # padded tokens in one forward
 
 @dataclass(frozen=True)
 class ReplyModel:
-    """A model that is asked what it would reply. token_budget: padded tokens in one forward, without shared ones."""
+    """A model that is asked what it would reply. token_budget: padded tokens of a forward, shared ones in all rows."""
 
     backbone: Backbone
     token_budget: int = TOKEN_BUDGET
@@ -73,13 +73,12 @@ class ReplyModel:
         """
         candidates, shared = self._encoded(replies), common_length(questions)
         prefix = prefill(decoder_of(self.backbone.model), questions[0][:shared]) if shared else None
-        groups = [Group(question[shared:], candidates) for question in questions]
-        for batch in micro_batches(groups, self.token_budget):
-            packed = pack([groups[i] for i in batch], self.backbone.pad_id, device_of(self.backbone.model))
-            with torch.inference_mode():
-                logp, _ = token_logprobs(
-                    self.backbone.model, packed, 1.0, prefix=prefix
-                )  # (N, T), 0 outside the replies
+        # On a GPU every row has its own copy of the shared keys and values, so these count in all rows.
+        for batch in micro_batches([Group(question, candidates) for question in questions], self.token_budget):
+            groups = [Group(questions[i][shared:], candidates) for i in batch]
+            packed = pack(groups, self.backbone.pad_id, device_of(self.backbone.model))
+            with torch.inference_mode():  # (N, T), 0 outside the replies
+                logp, _ = token_logprobs(self.backbone.model, packed, 1.0, prefix=prefix)
             rows: Any = logp.sum(1).view(len(batch), len(replies)).tolist()
             yield dict(zip(batch, rows, strict=True))
 
