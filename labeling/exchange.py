@@ -21,6 +21,7 @@ from labeling.store import Conflict, Store
 from labeling.table_rows import write_table
 
 EVEN = 1e-9  # a lead below this is rounding, not a preference
+WRITTEN = (".jsonl", ".jsonl.gz", ".csv", ".parquet")
 
 
 @dataclass(frozen=True)
@@ -163,9 +164,11 @@ def _add_annotator(store: Store, annotator: Annotator, known: dict[str, Annotato
 def export_file(store: Store, path: Path, what: Format, split: Split | None = None) -> ExportReport:
     """Write prompts, pairs or unpaired completions (for TRL and `datasets`), or labels (everything; read back equal).
 
-    The name's end decides: .csv, .parquet, or else JSONL, gzipped when it ends in .gz.
-    Raises UserError when the file cannot be written; then no file of that name is new or changed.
+    The name's end decides: .csv, .parquet, or JSONL, gzipped when it ends in .gz.
+    Raises UserError for another end, and when the file cannot be written; then no file of that name is new or changed.
     """
+    if path.suffix and not path.name.lower().endswith(WRITTEN):
+        raise UserError(f"{path}: no such format is written: let the name end in {', '.join(WRITTEN)}")
     lines, ties = _lines(store, what, split)
     if path.suffix.lower() in (".csv", ".parquet"):
         return ExportReport(write_table(path, what, lines), ties)

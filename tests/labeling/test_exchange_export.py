@@ -246,3 +246,10 @@ def test_a_link_keeps_pointing_to_the_file_that_was_rewritten(full: Store, tmp_p
     export_file(full, tmp_path / "link.jsonl", "prompts")
     assert (tmp_path / "link.jsonl").is_symlink()
     assert (tmp_path / "real.jsonl").read_text().count("\n") == 3
+
+
+@pytest.mark.parametrize("name", ["x.xlsx", "x.csv.gz", "x.json", "x.parquet.gz", "x.txt"])
+def test_a_name_of_a_format_that_is_not_written_gets_no_file_of_another(full: Store, tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match=r"let the name end in \.jsonl, \.jsonl\.gz, \.csv, \.parquet"):
+        export_file(full, tmp_path / name, "pairs")
+    assert not (tmp_path / name).exists()
