@@ -11,8 +11,12 @@ export function h(tag, attributes, ...children) {
   return element;
 }
 
+const LONG = 20_000; // characters: what is longer stands in parts, and the browser lays out only those in sight
+const PART = /[^]{1,4000}[^\n]*\n?/g; // to the end of a line, whose break ends the part anyway
+
 /** What somebody said: plain words, or where they are more than that the HTML which the server has made harmless. */
 export function said(text, html) {
+  if (!html && text.length > LONG) return h("div", { class: "text" }, ...text.match(PART).map((part) => h("div", { class: "part" }, part)));
   if (!html) return h("div", { class: "text" }, text || h("em", {}, "(empty answer)"));
   const element = h("div", { class: "text rich" });
   element.innerHTML = html; // see labeling/rich_text.py: an allow-list of plain elements

@@ -25,6 +25,8 @@ export class Reading {
   scrolled(moved) {
     const expected = this.expected.get(moved);
     this.expected.delete(moved);
+    // The parts of a very long text find their heights as they come into sight, which scrolls it too: that is no wish either.
+    if (moved.querySelector(".part") && !moved.matches(":hover, :focus")) return;
     if (!this.together || (expected !== undefined && Math.abs(expected - moved.scrollTop) < 2)) return;
     const share = moved.scrollTop / Math.max(1, moved.scrollHeight - moved.clientHeight);
     for (const text of this.texts) {

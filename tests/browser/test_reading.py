@@ -121,3 +121,27 @@ def test_what_is_wider_than_its_card_scrolls_in_it_and_both_cards_stay_equal(sit
             widths = page.evaluate("[...document.querySelectorAll('.card')].map((card) => card.offsetWidth)")
             assert len(set(widths)) == 1, (width, question, widths)
         page.close()
+
+
+def test_two_answers_of_a_megabyte_are_shown_whole_and_at_once(site: Site, page: Page) -> None:
+    text = "".join(f"{n}\n" * (n % 3) + f"line {n} of many words\n" for n in range(35_000))
+    one, other = text + "the end", "different " + text
+    ask(site.store, "long", one, other)
+    page.goto(site.address + "/label")
+    shown(page, "long")
+    texts = page.locator(".card .said").evaluate_all("(all) => all.map((e) => e.textContent)")
+    assert sorted(texts) == sorted([one, other])
+    laid_out = page.evaluate(
+        "() => { const body = document.querySelector('.body'); const began = performance.now();"
+        " body.style.display = 'none'; body.offsetHeight; body.style.display = ''; body.offsetHeight;"
+        " return performance.now() - began; }"
+    )
+    assert laid_out < 500  # 1,100 ms when all of it was laid out
+    page.keyboard.press("v")
+    assert sorted(page.evaluate(MARKED))[0].startswith("different")
+    page.locator(".card .said", has_text="the end").last.focus()
+    for _ in range(3):  # the heights are guessed until a part is in sight
+        page.keyboard.press("End")
+        page.wait_for_timeout(300)
+    assert min(page.evaluate(SCROLLED)) > 0.95
+    expect(page.locator(".part", has_text="the end")).to_be_in_viewport()
