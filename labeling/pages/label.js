@@ -5,6 +5,7 @@ import { inWords, isOpen, showGuidelines, showRecent, showSettings, unseen } fro
 import { draftOf, Drafts } from "./drafts.js";
 import { button, h } from "./elements.js";
 import { Keymap, keyOf } from "./keys.js";
+import { nothing } from "./nothing.js";
 import { Outbox } from "./outbox.js";
 import { Players } from "./players.js";
 import { Rest } from "./rest.js";
@@ -52,6 +53,7 @@ class LabelPage {
     this.queue = new URLSearchParams(location.search).get("queue") === "disputed" ? "disputed" : "new";
     this.name = localStorage.getItem("prefloop.name") || "local";
     this.standing = { yours: 0, waiting: {}, qualifying: null };
+    this.refusal = ""; // why the server gives nothing
     this.slate = null; // on the page
     this.upcoming = []; // come after it
     this.known = new Map(); // all slates that are here, by id: the server need not send them again
@@ -80,7 +82,8 @@ class LabelPage {
     const tabs = h("div", { class: "tabs", role: "tablist", "aria-label": "What to compare" }, this.tabs.pairs, this.tabs.rankings);
     const you = h("div", { class: "you" }, this.unsent, this.progress, this.count, this.menu, this.who);
     const foot = h("footer", {}, this.status, this.bar);
-    root.replaceChildren(h("header", {}, tabs, you), this.body, foot, this.announced);
+    const deciding = this.queue === "disputed" && h("p", { class: "banner" }, "People contradict each other on these; what you say decides. ", h("a", { href: "/quality" }, "Back to Quality"));
+    root.replaceChildren(h("header", {}, tabs, you), deciding || "", this.body, foot, this.announced);
   }
 
   // What is asked of the server
@@ -91,12 +94,9 @@ class LabelPage {
     await this.drafts.open(this.name);
     await this.outbox.open(this.name); // answers that could not be sent, before anything new
     await this.outbox.empty();
-    if (!this.mode) {
-      const { waiting } = await this.server.send("lease", { annotator: this.name, mode: "pairs", queue: this.queue });
-      this.mode = waiting.pairs || !waiting.rankings ? "pairs" : "rankings";
-    }
     this.refreshMenu();
-    await this.ask();
+    if (this.mode) await this.ask();
+    else await this.choose();
     if (unseen(this.task.guidelines)) showGuidelines(this.root, this.task.guidelines);
   }
 
@@ -110,6 +110,17 @@ class LabelPage {
       location.assign("/login");
     };
     this.who.replaceWith(h("span", { class: "who" }, `Labeling as ${name} `, button("Sign out", "", leave, "quiet")));
+  }
+
+  /** Whoever was never here before begins with pairs, if there are any. */
+  async choose() {
+    this.mode = "pairs";
+    await this.ask();
+    const { waiting } = this.standing;
+    if (!waiting.pairs && waiting.rankings) {
+      this.mode = "rankings";
+      await this.ask();
+    }
   }
 
   get asking() {
@@ -137,9 +148,16 @@ class LabelPage {
       return true;
     } catch (refused) {
       this.busy = false;
-      this.say(refused.message, "bad");
+      if (route === "lease") this.barred(refused.message);
+      else this.say(refused.message, "bad");
       return false;
     }
+  }
+
+  /** Nothing is given to this person. The page says why, and asks again by itself. */
+  barred(line) {
+    Object.assign(this, { refusal: line, slate: null, upcoming: [], editing: null });
+    this.show();
   }
 
   async poll() {
@@ -177,6 +195,7 @@ class LabelPage {
   /** A reply: how things stand, and what is to be answered now. The person may have gone on already. */
   take(reply) {
     this.standing = reply;
+    this.refusal = "";
     this.refreshCount();
     const named = [reply.lease, ...reply.after].filter(Boolean);
     for (const slate of named) if (slate.candidates) this.known.set(slate.slate, slate);
@@ -208,7 +227,7 @@ class LabelPage {
     const player = this.provide();
     this.workplace = slate && this.workplaceOf(slate, player);
     const banner = this.editing && h("p", { class: "banner" }, `You are changing an answer: ${inWords(this.editing)}. `, button("Leave it as it was", "Esc", () => this.stopEditing()));
-    this.body.replaceChildren(banner ?? "", ...(slate ? this.workplace.elements : [this.nothing()]));
+    this.body.replaceChildren(banner ?? "", ...(slate ? this.workplace.elements : [nothing(this.standing, this, (mode) => this.turnTo(mode))]));
     const asked = this.body.querySelector(".prompt")?.offsetHeight;
     if (asked) this.body.style.setProperty("--asked", `${asked}px`); // clips take what the question leaves of the window
     this.workplace?.enter();
@@ -301,23 +320,6 @@ class LabelPage {
     const [strip = "", ...rest] = this.workplace?.bar ?? [];
     this.bar.replaceChildren(strip, undo, ...rest);
     this.root.style.setProperty("--bar", `${this.bar.parentElement.offsetHeight}px`);
-  }
-
-  nothing() {
-    const { qualifying, waiting } = this.standing;
-    if (qualifying?.failed) {
-      const percent = (share) => `${Math.round(100 * share)} %`;
-      return h("div", { class: "nothing" }, h("h2", {}, "The qualifying round is over"),
-        h("p", {}, `Your answers agreed with the known ones in ${percent(qualifying.agreed)} of the comparisons; ${percent(qualifying.least)} were needed. There are no more slates for you: ask whoever invited you.`));
-    }
-    const other = this.mode === "pairs" ? "rankings" : "pairs";
-    const [none, later] = this.queue === "disputed"
-      ? ["Nothing to decide right now", "Here come comparisons on which people contradict each other and that you have not answered."]
-      : ["Nothing to label right now", "New comparisons appear here by themselves as soon as a run asks for them."];
-    return h("div", { class: "nothing" },
-      h("h2", {}, none),
-      h("p", {}, later),
-      waiting[other] ? button(`${waiting[other]} ${other} waiting`, "", () => this.turnTo(other), "primary") : "");
   }
 
   tab(mode, title) {

@@ -13,6 +13,7 @@ from pathlib import Path
 from fastapi import FastAPI, HTTPException
 from fastapi.responses import FileResponse, HTMLResponse
 
+from labeling.pages.api_page import api_page
 from labeling.rich_text import plain, rich
 from labeling.store import Store
 
@@ -22,6 +23,7 @@ SCRIPTS = (
     "start.js",
     "label.js",
     "workplace.js",
+    "nothing.js",
     "slate.js",
     "pair_bar.js",
     "ranking_bar.js",
@@ -72,11 +74,19 @@ def add_to(app: FastAPI, store: Store) -> None:
 
     @app.get("/guidelines", include_in_schema=False)
     def guidelines() -> HTMLResponse:
-        page = (HERE / "guidelines.html").read_text(encoding="utf-8")
-        return HTMLResponse(page.replace("{guidelines}", _guidelines(store)), headers=HEADERS)
+        return _to_read("guidelines", f'<div class="guidelines page">{_guidelines(store)}</div>')
+
+    @app.get("/api/docs", include_in_schema=False)
+    def api() -> HTMLResponse:
+        return _to_read("API", f'<div class="text rich">{api_page(app.openapi())}</div>')
 
     for path, file in PAGES.items():
         app.add_api_route(path, _page(file), include_in_schema=False)
+
+
+def _to_read(title: str, body: str) -> HTMLResponse:
+    page = (HERE / "to_read.html").read_text(encoding="utf-8")
+    return HTMLResponse(page.replace("{title}", title).replace("{body}", body), headers=HEADERS)
 
 
 def _guidelines(store: Store) -> str:

@@ -341,3 +341,23 @@ def test_a_rest_is_suggested_to_who_wants_that(site: Site, page: Page) -> None:
     page.clock.fast_forward(200_000)
     page.keyboard.press("1")
     expect(note(page)).to_have_text("You have worked for 3 minutes: look up, and rest a little")
+
+
+def test_who_is_revoked_is_told_why_nothing_comes_and_goes_on_when_that_is_lifted(site: Site, page: Page) -> None:
+    ask(site.store, "first", "one", "two")
+    ask(site.store, "second", "one", "two")
+    page.goto(site.address)
+    shown(page, "second")
+    site.store.revoke("human:local", "a mistake", "the owner")
+    page.keyboard.press("1")
+    expect(note(page)).to_contain_text("An answer was not taken")
+    expect(page.locator(".nothing")).to_contain_text(
+        "Your labels are set aside for now: ask whoever runs this project."
+    )
+    page.reload()
+    expect(page.locator(".nothing")).to_contain_text("set aside")
+    site.store.restore("human:local")
+    shown(page, "second")
+    page.keyboard.press("1")
+    shown(page, "first")
+    until(lambda: len(site.store.labels()) == 1)

@@ -474,3 +474,18 @@ def test_a_heartbeat_keeps_what_a_person_holds_and_nobody_elses(client: TestClie
     after = {row["annotator"]: row["expires"] for row in store.rows("SELECT * FROM lease ORDER BY expires DESC")}
     assert after["human:ann"] > before["human:ann"]
     assert after["human:bob"] == before["human:bob"]
+
+
+def test_the_api_can_be_read_by_people(store: Store) -> None:
+    reply = client_of(store).get("/api/docs")
+    assert "script-src" not in reply.headers["content-security-policy"]
+    for words in (
+        "<code>POST /api/submit</code>",
+        "Answer a slate that was leased.",
+        "strength: of a pair, from 0 (about",
+        "<td><code>outcome</code></td><td>string, like ^(ranked|both_bad|skip)$</td><td>needed</td>",
+        "<td><code>mode</code></td><td>&quot;pairs&quot; or &quot;rankings&quot;</td><td>else pairs</td>",
+        "<td><code>ranks</code></td><td>list of integer, ≥ 1, ≤ 9 or null</td><td></td>",
+        "<code>POST /api/people/{name}</code>",
+    ):
+        assert words in reply.text, words
