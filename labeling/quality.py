@@ -154,7 +154,8 @@ def measure(
             )
         )
     of_people = {pair: {n: a for n, a in said.items() if n in people} for pair, said in answers.items()}
-    return Quality(tuple(rows), agreement(of_people), len(disputed_slates(labels, people)))
+    open_ones = (label for label in labels if label.slate_id not in gold)  # where the answer is known, nobody decides
+    return Quality(tuple(rows), agreement(of_people), len(disputed_slates(open_ones, people)))
 
 
 def _of_kind(annotators: Mapping[str, Annotator], kind: str) -> list[str]:

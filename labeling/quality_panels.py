@@ -36,7 +36,7 @@ def summary(quality: Quality, progress: Table) -> str:
     return f'<section class="card"><h3>Agreement</h3>{body}</section>'
 
 
-_NOT_SHARED = "no pair was answered by two people; the command prefloop settings overlap=2 has slates answered twice"
+_NOT_SHARED = "no pair was answered by two people yet; with prefloop settings overlap=2 or more they come to be"
 
 
 def figures(quality: Quality, labels: Table, found: Sequence[Standing]) -> str:

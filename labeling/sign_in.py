@@ -7,12 +7,13 @@ of models and other people's work are not merely hidden from them.
 
 from __future__ import annotations
 
+from html import escape
 from http.cookies import CookieError, SimpleCookie
 from typing import Literal
 from urllib.parse import quote
 
 from starlette.datastructures import Headers
-from starlette.responses import JSONResponse, RedirectResponse
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from labeling.accounts import Account
@@ -49,6 +50,10 @@ OWNER = (
     "/api/webhooks/",
     "/api/annotators/",
 )
+NOT_THEIRS = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Prefloop</title>
+<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="stylesheet" href="/prefloop/account.css">
+</head><body class="plain"><main class="account"><h1>Prefloop</h1><p>{}.</p><p><a href="/">Label</a></p>
+</main></body></html>"""
 
 
 def secret_of(headers: Headers) -> str | None:
@@ -106,7 +111,11 @@ class SignIn:
         elif found == "not theirs":
             assert account is not None
             line = f"{account.name} is a {account.role}: this is not theirs to see or do"
-            await JSONResponse({"error": line}, 403)(scope, receive, send)
+            reads = "text/html" in Headers(scope=scope).get("accept", "")  # somebody who followed a link
+            refused = (
+                HTMLResponse(NOT_THEIRS.format(escape(line)), 403) if reads else JSONResponse({"error": line}, 403)
+            )
+            await refused(scope, receive, send)
         elif path.startswith(("/api/", "/gradio_api/", "/clips/")) or scope["method"] != "GET":
             await JSONResponse({"error": "sign in first"}, 401)(scope, receive, send)
         else:

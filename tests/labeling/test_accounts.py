@@ -210,6 +210,10 @@ def test_a_labeler_reaches_labeling_and_nothing_else(people: dict[str, TestClien
     for path in ("/live", "/quality", "/gradio_api/info", "/config", "/api/people", "/api/openapi.json", "/report"):
         reply = labeler.get(path)
         assert (reply.status_code, list(reply.json())) == (403, ["error"]), path
+    page = labeler.get("/quality", headers={"accept": "text/html,*/*;q=0.8"})  # who follows a link finds the way back
+    assert (page.status_code, page.headers["content-type"]) == (403, "text/html; charset=utf-8")
+    assert "some-labeler is a labeler: this is not theirs to see or do." in page.text
+    assert '<a href="/">' in page.text
     assert "secret" not in labeler.get("/").text
     assert labeler.get("/").status_code == labeler.get("/label").status_code == 200
 

@@ -163,6 +163,17 @@ def test_revoking_over_http_stops_whoever_labels(store: Store) -> None:
 # Deciding
 
 
+def test_nobody_is_asked_to_decide_what_is_known(store: Store) -> None:
+    known, open_ = slate("known"), slate("open")
+    store.add_slates([known])
+    store.add_gold(known.id, (1, 2))
+    for one in (known, open_):
+        say(store, "human:ann", one, (1, 2))
+        say(store, "human:bob", one, (2, 1))
+    assert store.quality().disputed == 1  # as many as the page gives
+    assert store.waiting("human:cid", (2, 2), "disputed") == 1
+
+
 def test_what_people_contradict_each_other_on_is_decided_once(store: Store) -> None:
     open_, same, tie, with_judge = (slate(name) for name in ("open", "same", "tie", "judge"))
     for who, one, ranks in (
