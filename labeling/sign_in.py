@@ -41,6 +41,7 @@ LABELER = (
     "/api/password",
 )
 OWNER = (
+    "/people",
     "/api/people",
     "/api/people/",
     "/api/invites",

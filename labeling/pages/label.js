@@ -102,14 +102,15 @@ class LabelPage {
 
   /** Who labels: the account that signed in, or in a project without accounts whoever the box names. */
   async introduce() {
-    const { name } = await this.server.read("me");
+    const { name, role } = await this.server.read("me");
     if (!name) return;
     this.name = name;
     const leave = async () => {
       await this.server.send("logout", {});
       location.assign("/login");
     };
-    this.who.replaceWith(h("span", { class: "who" }, `Labeling as ${name} `, button("Sign out", "", leave, "quiet")));
+    const people = role === "owner" ? h("a", { href: "/people" }, "People") : "";
+    this.who.replaceWith(h("span", { class: "who" }, people, ` Labeling as ${name} `, button("Sign out", "", leave, "quiet")));
   }
 
   /** Whoever was never here before begins with pairs, if there are any. */

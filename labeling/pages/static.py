@@ -43,12 +43,13 @@ SCRIPTS = (
     "kept.js",
     "server.js",
     "elements.js",
-    # Signing in.
+    # Signing in, and looking after who may.
     "account.js",
+    "people.js",
 )
 LABEL_STYLES = ("label.css", "reading.css", "answering.css", "clips.css")
 ASSETS = dict.fromkeys(SCRIPTS, "text/javascript") | dict.fromkeys((*LABEL_STYLES, "account.css"), "text/css")
-PAGES = {"/label": "label.html", "/login": "account.html", "/join": "account.html"}
+PAGES = {"/label": "label.html", "/login": "account.html", "/join": "account.html", "/people": "people.html"}
 # Nothing inline runs here: what a model wrote could not run even if it got into a page as markup.
 HEADERS = {
     "content-security-policy": "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "

@@ -1,0 +1,73 @@
+"""The owner invites somebody, gives them another role and closes their account, all in the browser."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from barriers import barriers
+from label_world import Site
+from playwright.sync_api import Browser, Page, expect
+
+from labeling import accounts, stored_accounts
+
+PASSWORD = "correct horse battery"
+
+
+@pytest.fixture(autouse=True)
+def quick_hashes() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(accounts, "LOG_N", 4)
+        patch.setattr(stored_accounts, "NOBODY", accounts.hash_password(PASSWORD))
+        yield
+
+
+def join(page: Page, link: str, name: str) -> None:
+    page.goto(link)
+    page.get_by_label("Name").fill(name)
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Join").click()
+    expect(page.get_by_role("button", name="Sign out")).to_be_visible()
+
+
+def test_an_owner_invites_promotes_and_closes(site: Site, page: Page, browser: Browser) -> None:
+    join(page, f"{site.address}/join#{site.store.invite('owner', 'test')}", "olga")
+    page.get_by_role("link", name="People").click()
+    page.get_by_role("button", name="Make a link").click()
+    link = page.get_by_label("Link for a labeler")
+    expect(link).to_be_visible()
+    assert barriers(page) == []
+
+    theirs = browser.new_page(color_scheme="dark")
+    join(theirs, link.input_value(), "lars")
+    expect(theirs.get_by_role("link", name="People")).to_have_count(0)
+    theirs.goto(site.address + "/people")
+    expect(theirs.get_by_text("lars is a labeler: this is not theirs to see or do.")).to_be_visible()
+    assert barriers(theirs) == []
+
+    page.reload()
+    page.get_by_label("Role of lars").select_option("reviewer")
+    expect(page.get_by_label("Role of lars")).to_have_value("reviewer")
+    page.get_by_role("button", name="Close the account of lars").click()
+    expect(page.get_by_role("button", name="Open the account of lars")).to_be_visible()
+    found = {account.name: (account.role, account.closed is not None) for account in site.store.accounts()}
+    assert found == {"olga": ("owner", False), "lars": ("reviewer", True)}
+    theirs.goto(site.address)
+    expect(theirs).to_have_url(f"{site.address}/login?next=/")
+    theirs.close()
+
+    page.get_by_label("Role of olga").select_option("labeler")
+    expect(page.get_by_role("alert")).to_have_text("olga is the last owner: make another one first")
+    expect(page.get_by_label("Role of olga")).to_have_value("owner")
+
+
+@pytest.mark.parametrize("path", ["login", "join#secret"])
+def test_a_password_never_gets_into_the_address_while_the_page_loads(site: Site, page: Page, path: str) -> None:
+    page.route("**/account.js", lambda route: route.abort())
+    page.goto(f"{site.address}/{path}")
+    page.get_by_label("Name").fill("olga")
+    page.get_by_label("Password").fill(PASSWORD)
+    page.keyboard.press("Enter")
+    page.get_by_role("button").click(force=True)
+    page.wait_for_timeout(300)
+    assert page.url == f"{site.address}/{path}"
