@@ -32,6 +32,8 @@ form.addEventListener("submit", async (event) => {
   }
 });
 
+button.disabled = false; // before this, the browser would have put the password into the page's address
+
 /** Where the person wanted to go: a page of this site, whatever the address says. */
 function next() {
   const wanted = new URLSearchParams(location.search).get("next") ?? "/";
