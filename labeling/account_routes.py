@@ -164,8 +164,10 @@ def add_to(app: FastAPI, store: Store) -> None:
 
         try:
             secret, browser = await hashing(changed)
-        except NotAllowed as error:
+        except TooManyTries as error:
             return _refused(error)
+        except NotAllowed:
+            return JSONResponse({"error": "the old password is wrong"}, 403)
         except UserError as error:
             return JSONResponse({"error": str(error)}, 422)
         return _with_cookies({}, secret, browser, request)

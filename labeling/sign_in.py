@@ -27,6 +27,7 @@ LABELER = (
     "/",
     "/label",
     "/guidelines",
+    "/password",
     "/clips/",
     "/api/lease",
     "/api/submit",

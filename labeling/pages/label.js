@@ -110,7 +110,7 @@ class LabelPage {
       location.assign("/login");
     };
     const people = role === "owner" ? h("a", { href: "/people" }, "People") : "";
-    this.who.replaceWith(h("span", { class: "who" }, people, ` Labeling as ${name} `, button("Sign out", "", leave, "quiet")));
+    this.who.replaceWith(h("span", { class: "who" }, people, " Labeling as ", h("a", { href: "/password", title: "Change your password" }, name), " ", button("Sign out", "", leave, "quiet")));
   }
 
   /** Whoever was never here before begins with pairs, if there are any. */

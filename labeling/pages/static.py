@@ -49,7 +49,9 @@ SCRIPTS = (
 )
 LABEL_STYLES = ("label.css", "reading.css", "answering.css", "clips.css")
 ASSETS = dict.fromkeys(SCRIPTS, "text/javascript") | dict.fromkeys((*LABEL_STYLES, "account.css"), "text/css")
-PAGES = {"/label": "label.html", "/login": "account.html", "/join": "account.html", "/people": "people.html"}
+PAGES = {"/label": "label.html", "/people": "people.html"} | dict.fromkeys(
+    ("/login", "/join", "/password"), "account.html"
+)
 # Nothing inline runs here: what a model wrote could not run even if it got into a page as markup.
 HEADERS = {
     "content-security-policy": "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "

@@ -61,6 +61,26 @@ def test_an_owner_invites_promotes_and_closes(site: Site, page: Page, browser: B
     expect(page.get_by_label("Role of olga")).to_have_value("owner")
 
 
+def test_everybody_changes_their_own_password(site: Site, page: Page) -> None:
+    site.store.join(site.store.invite("owner", "test"), "olga", PASSWORD)
+    join(page, f"{site.address}/join#{site.store.invite('labeler', 'test')}", "lars")
+    page.get_by_role("link", name="lars").click()
+    old, new = page.get_by_label("Old password"), page.get_by_label("New password")
+    for tried, said in (("wrong password", "the old password is wrong"), (PASSWORD, "")):
+        old.fill(tried)
+        new.fill("another long one")
+        page.get_by_role("button", name="Change").click()
+        if said:
+            expect(page.get_by_role("alert")).to_have_text(said)
+            assert barriers(page) == []
+    expect(page.get_by_role("button", name="Sign out")).to_be_visible()
+    page.get_by_role("button", name="Sign out").click()
+    page.get_by_label("Name").fill("lars")
+    page.get_by_label("Password").fill("another long one")
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("button", name="Sign out")).to_be_visible()
+
+
 @pytest.mark.parametrize("path", ["login", "join#secret"])
 def test_a_password_never_gets_into_the_address_while_the_page_loads(site: Site, page: Page, path: str) -> None:
     page.route("**/account.js", lambda route: route.abort())
