@@ -123,6 +123,7 @@ def test_what_is_wider_than_its_card_scrolls_in_it_and_both_cards_stay_equal(sit
         page.close()
 
 
+@pytest.mark.alone
 def test_two_answers_of_a_megabyte_are_shown_whole_and_at_once(site: Site, page: Page) -> None:
     text = "".join(f"{n}\n" * (n % 3) + f"line {n} of many words\n" for n in range(35_000))
     one, other = text + "the end", "different " + text
