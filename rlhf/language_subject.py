@@ -300,7 +300,7 @@ def make_language_subject(
     torch.manual_seed(config.seed)
     backbone = load_backbone(config.model.name, config.seed)
     if torch.cuda.is_available():
-        backbone.model.to("cuda")  # type: ignore[arg-type]
+        backbone.model.to("cuda")
     check_layout(backbone)
     check_prompts(backbone, prompts, config.sampling.max_new_tokens)
     pretraining = tuple(text_groups(backbone, texts))

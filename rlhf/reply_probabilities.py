@@ -90,6 +90,6 @@ def open_reply_model(name: str) -> ReplyModel:
     """Load a model by name (see `load_backbone`), onto the first GPU if there is one. Raises UserError."""
     backbone = load_backbone(name)
     if torch.cuda.is_available():
-        backbone.model.to("cuda")  # type: ignore[arg-type]
+        backbone.model.to("cuda")
     check_layout(backbone)
     return ReplyModel(backbone)
