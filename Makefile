@@ -15,16 +15,18 @@ export GRADIO_ANALYTICS_ENABLED := False
 export HF_HUB_DISABLE_TELEMETRY := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check screenshots clean
+.PHONY: demo test debian check screenshots clean
 
 demo: $(VENV)/.installed
 	@$(RUN) app.py demo --project $(PROJECT) --port $(PORT)
 
-test: $(VENV)/.installed-dev
-	@sh tests/get_debian_packages.sh
-	@$(MAKE) --no-print-directory check
+test:
+	@$(MAKE) --no-print-directory -j 2 debian check
 	@$(RUN) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder -m "not long and not alone"
 	@$(RUN) -m pytest -m "alone and not long"
+
+debian:
+	@sh tests/get_debian_packages.sh
 
 check: $(VENV)/.installed-dev
 	@$(RUN) -m ruff check .

@@ -10,7 +10,8 @@ install() {
     as_root=""
     [ "$(id -u)" = 0 ] || as_root="sudo -n"
     echo "installing $* for the tests …"
-    $as_root apt-get update -qq >/dev/null 2>&1
+    [ -n "${updated:-}" ] || $as_root apt-get update -qq >/dev/null 2>&1
+    updated=1
     DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -qq --no-install-recommends "$@" >/dev/null 2>&1
 }
 missing=0
