@@ -3,11 +3,12 @@
     python benchmarks/labelers.py [LABELERS] [SECONDS]
 
 A real server process with real accounts on a fresh project; each simulated labeler has a session of their own and one
-connection that stays open, as a browser has. First everybody thinks, about 5 seconds (exponentially distributed)
-between an answer and the next: milliseconds of `lease` and `submit` are told as p50/p95/p99. A reply to `submit` holds
-the next two comparisons, so its time is what a labeler waits from click to next slate. Then nobody thinks: labels/s at
-saturation. A label counts when it was acknowledged, which is after its commit is on disk (SQLite, WAL,
-synchronous=FULL); at the end the store must hold exactly those. Clients and server share the machine.
+connection that stays open where the server lets it, as a browser has. One of them labels for two seconds first, so that
+nobody pays for what a server loads at its first requests. Then everybody thinks, about 5 seconds (exponentially
+distributed) between an answer and the next: milliseconds of each kind of request are told as p50/p95/p99. A reply to
+`submit` holds the next two comparisons, so its time is what a labeler waits from click to next slate. Then nobody
+thinks: labels/s at saturation. A label counts when it was acknowledged, which is after its commit is on disk (SQLite,
+WAL, synchronous=FULL); at the end the store must hold exactly those. Clients and server share the machine.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
 from importlib.metadata import version
@@ -34,29 +36,31 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 
 THINK_SECONDS = 5.0
+FIRST_SECONDS = 2.0
 SESSION_SECONDS = 3600.0
 ANSWER = "An answer of some length, as models write them, with a reason and an example. " * 6
 
 
 @dataclass
 class Client:
-    """One labeler: who they are, a connection, and what the requests took, by name."""
+    """One labeler: the header that says who they are, a connection, and what they waited for, in seconds by name."""
 
     port: int
-    authorization: str
+    header: str
     streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
     took: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     labels: int = 0
+    refused: Counter[int] = field(default_factory=Counter)
 
     async def ask(self, name: str, method: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, Any]:
         """Send a request and read its reply: its status, and what it says. The connection stays open if it may."""
         data = b"" if body is None else json.dumps(body).encode()
+        kind = "" if body is None else "Content-Type: application/json\r\n"
         head = (
-            f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\nContent-Type: application/json\r\n"
-            f"Authorization: {self.authorization}\r\nContent-Length: {len(data)}\r\n\r\n"
+            f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\n{self.header}\r\n{kind}"
+            f"Content-Length: {len(data)}\r\n\r\n"
         )
-        began = time.perf_counter()
-        try:
+        with self.waits(name):
             if self.streams is None:
                 self.streams = await asyncio.open_connection("127.0.0.1", self.port)
             reader, writer = self.streams
@@ -64,12 +68,19 @@ class Client:
             lines = (await reader.readuntil(b"\r\n\r\n")).decode().lower().split("\r\n")
             length = next((int(line.split(":")[1]) for line in lines if line.startswith("content-length:")), 0)
             reply = await reader.readexactly(length)
-        finally:  # who gives up has waited, too
-            self.took[name].append(time.perf_counter() - began)
         if "connection: close" in lines:
             self.close()
         told = any(line.startswith("content-type: application/json") for line in lines)
         return int(lines[0].split()[1]), json.loads(reply) if told else reply
+
+    @contextmanager
+    def waits(self, name: str) -> Iterator[None]:
+        """Note how long it takes; who gives up has waited, too."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.took[name].append(time.perf_counter() - began)
 
     async def post(self, route: str, body: dict[str, Any]) -> dict[str, Any]:
         """Ask one of our routes. Raises RuntimeError for anything but 200."""
@@ -101,6 +112,17 @@ async def label(client: Client, think: float, until: float, chance: random.Rando
 
 
 Label = Callable[[Client, float, float, random.Random], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server on which people label: its process, their headers, how they do it, and how many labels it holds."""
+
+    pid: int
+    port: int
+    people: Sequence[str]
+    label: Label
+    kept: Callable[[], int]
 
 
 async def crowd(
@@ -144,59 +166,83 @@ def milliseconds(times: Sequence[float]) -> dict[str, float]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """What the process has used of the CPU; unlike the clock, it does not count what others use."""
+    """What the process and those that it started have used of the CPU; unlike the clock, not what others use."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    own = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return own + sum(cpu_seconds(int(child)) for child in children)
 
 
-def measure(labelers: int, seconds: float) -> dict[str, Any]:
-    """Both loads against one server."""
+def slates_for(labelers: int, seconds: float) -> int:
+    """More than they can label of ours."""
+    return int(labelers * seconds / THINK_SECONDS) + int(seconds * 1000)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+@contextmanager
+def prefloop(labelers: int, slates: int) -> Iterator[Server]:
+    """Our own server, on a project of so many slates."""
     from labeling.store import Store
 
     with tempfile.TemporaryDirectory() as folder:
-        project = Path(folder) / "project"
-        tokens = prepare(project, labelers, slates=int(labelers * seconds / THINK_SECONDS) + int(seconds * 1000))
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-
-        def clients() -> list[Client]:
-            return [Client(port, f"Bearer {token}") for token in tokens]
-
+        project, port = Path(folder) / "project", free_port()
+        people = [f"Authorization: Bearer {token}" for token in prepare(project, labelers, slates)]
         command = [sys.executable, str(ROOT / "app.py"), "serve", "--project", str(project), "--port", str(port)]
         server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert server.stdout is not None
         try:
             server.stdout.readline()  # it says where it is
-            calm = asyncio.run(crowd(clients(), label, THINK_SECONDS, seconds, 0))
-            began, cpu = time.perf_counter(), cpu_seconds(server.pid)
-            rushed = asyncio.run(crowd(clients(), label, 0.0, seconds / 2, 1))
-            labels = sum(c.labels for c in rushed)
-            rate = labels / (time.perf_counter() - began)
-            cost = (cpu_seconds(server.pid) - cpu) / labels
+            yield Server(server.pid, port, people, label, lambda: len(Store(project).labels()))
         finally:
             server.terminate()
             server.wait()
-        acknowledged = sum(c.labels for c in [*calm, *rushed])
-        kept = len(Store(project).labels())
-        assert kept == acknowledged, f"{acknowledged} labels were acknowledged and {kept} are there"
-    submits = [t for c in calm for t in c.took["submit"]]
+
+
+def measure(server: Server, seconds: float, patience: float | None = None) -> dict[str, Any]:
+    """What people wait on this server, with pauses and without. Raises RuntimeError if it lost a label."""
+
+    def load(think: float, lasting: float, seed: int, people: Sequence[str]) -> Sequence[Client]:
+        clients = [Client(server.port, header) for header in people]
+        return asyncio.run(crowd(clients, server.label, think, lasting, seed, patience))
+
+    load_before = os.getloadavg()[0]
+    first = load(0.0, FIRST_SECONDS, 2, server.people[:1])
+    calm = load(THINK_SECONDS, seconds, 0, server.people)
+    began, cpu = time.perf_counter(), cpu_seconds(server.pid)
+    rushed = load(0.0, seconds / 2, 1, server.people)
+    taken, used = time.perf_counter() - began, cpu_seconds(server.pid) - cpu
+    acknowledged, kept = sum(c.labels for c in [*first, *calm, *rushed]), server.kept()
+    if kept < acknowledged or (patience is None and kept != acknowledged):
+        raise RuntimeError(f"{acknowledged} labels were acknowledged and {kept} are there")
+    labels = sum(c.labels for c in rushed)
     return {
-        "labelers": labelers,
-        "lease": milliseconds([t for c in calm for t in c.took["lease"]]),
-        "submit": milliseconds(submits),
-        "labels_per_second_with_pauses": len(submits) / seconds,
-        "saturation_labels_per_second": rate,
-        "saturation_cpu_milliseconds_per_label": 1000 * cost,
-        "saturation_submit": milliseconds([t for c in rushed for t in c.took["submit"]]),
+        **waited(calm),
+        "labels_per_second_with_pauses": sum(c.labels for c in calm) / seconds,
+        "saturation_labels_per_second": labels / taken,
+        "saturation_cpu_milliseconds_per_label": 1000 * used / max(1, labels),
+        **{f"saturation_{name}": figures for name, figures in waited(rushed).items()},
+        "refused": sum((c.refused for c in [*calm, *rushed]), Counter()),
         "labels": acknowledged,
-        "load_before": os.getloadavg()[0],
+        "labels_kept": kept,
+        "load_before": load_before,
     }
+
+
+def waited(clients: Sequence[Client]) -> dict[str, dict[str, float]]:
+    """Milliseconds of each kind of request, over all clients."""
+    names = dict.fromkeys(name for client in clients for name in client.took)
+    return {name: milliseconds([t for client in clients for t in client.took[name]]) for name in names}
 
 
 def main() -> None:
     sys.path.insert(0, str(ROOT))
     labelers, seconds = (int(a) if a else b for a, b in zip([*sys.argv[1:3], "", ""], (200, 60), strict=False))
-    result = measure(labelers, seconds)
+    with prefloop(labelers, slates_for(labelers, seconds)) as server:
+        result = {"labelers": labelers, **measure(server, seconds)}
     result |= {"date": date.today().isoformat(), "python": platform.python_version(), "cores": os.cpu_count()}
     result |= {"versions": {name: version(name) for name in ("fastapi", "uvicorn", "sqlite-utils")}}
     (RESULTS / f"labelers-{labelers}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
