@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,9 +37,9 @@ GOLD_UNANSWERED = """SELECT slate_id FROM gold_item JOIN slate ON slate.id = sla
 HELD = "(SELECT slate_id FROM lease WHERE annotator = :who AND expires > :now)"
 
 REQUESTED = f"""SELECT id FROM slate INDEXED BY slate_requested
-    WHERE place IS NOT NULL AND {WANTED} AND id NOT IN {HELD} ORDER BY place LIMIT 1"""
+    WHERE place IS NOT NULL AND {WANTED} AND id NOT IN {HELD} ORDER BY place LIMIT :most_new"""
 NEWEST = f"""SELECT id FROM slate INDEXED BY slate_open
-    WHERE {WANTED} AND id NOT IN {HELD} ORDER BY seq DESC LIMIT 1"""
+    WHERE {WANTED} AND id NOT IN {HELD} ORDER BY seq DESC LIMIT :most_new"""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,8 @@ class StoredLeases(StoredRequests):
             leases = self._held(asked, 1 + ahead, queue)
             self._renew(annotator, [lease.slate_id for lease in leases], asked["now"], seconds, later)
             most = self._fair(asked, len(leases), ahead) if ahead > 1 else ahead
-            while len(leases) <= most and (chosen := self._choose(asked, queue)):
+            new = self._new(asked, most + 1 - len(leases))
+            while len(leases) <= most and (chosen := self._choose(asked, queue, new)):
                 until = asked["now"] + (later if leases else seconds)
                 leases.append(self._give(annotator, *chosen, order_of, until))
         return leases
@@ -128,7 +129,18 @@ class StoredLeases(StoredRequests):
         self._add_lease(slate_id, annotator, order, until, last[0]["turn"] + 1, purpose)
         return Lease(slate_id, order, purpose)
 
-    def _choose(self, asked: dict[str, Any], queue: Queue) -> tuple[str, Purpose] | None:
+    def _new(self, asked: dict[str, Any], most: int) -> Iterator[str]:
+        """New slates in the order in which they are to be given, at most so many: each must be given before the next.
+
+        They are looked for once and not for each, as what others hold lies in front of them.
+        """
+        settings = self.settings()
+        rates = {**asked, "overlap": settings.overlap, "stale": settings.stale_iterations, "most_new": most}
+        for source in (REQUESTED, NEWEST):
+            for row in self.rows(source, rates):
+                yield row["id"]
+
+    def _choose(self, asked: dict[str, Any], queue: Queue, new: Iterator[str]) -> tuple[str, Purpose] | None:
         """What comes next, by the draw of this person's next place; what is drawn but lacking becomes a new slate."""
         if asked["who"] in self.revoked():
             return None
@@ -151,11 +163,8 @@ class StoredLeases(StoredRequests):
             # Another draw than the one that chose the kind, so that which item it is hangs on nothing else.
             chosen = found[int(draw(asked["who"], given, "which") * len(found))]
             return chosen, "repeat" if kind == "repeat" else "teach"
-        rates = {**asked, "overlap": settings.overlap, "stale": settings.stale_iterations}
-        for source in (REQUESTED, NEWEST):
-            if new := self.rows(source, rates):
-                return new[0]["id"], "teach"
-        return None
+        slate_id = next(new, None)
+        return (slate_id, "teach") if slate_id else None
 
     def qualifying(self, annotator: str) -> Qualifying | None:
         """Where a person stands in the qualifying round; None where there is none, and for programs and judges."""

@@ -56,6 +56,14 @@ def test_requests_come_first_in_their_places_and_nobody_sees_which_they_are(stor
     ]
 
 
+def test_what_comes_ahead_are_requests_first_too_and_each_once(store: Store) -> None:
+    store.add_annotator(Annotator("human:ann", "human"))
+    store.add_slates(slate(n) for n in range(8, 60))
+    store.request_people([HumanRequest(slate(n).id, JUDGE, "audit", 0.1 * n, 0.5) for n in (3, 59, 1)])
+    given = [lease.slate_id for lease in store.leases("human:ann", range, (2, 2), 60.0, ahead=5)]
+    assert given == [slate(n).id for n in (1, 3, 59, 58, 57, 56)]
+
+
 def test_what_somebody_answered_is_not_asked_again(store: Store) -> None:
     store.add_annotator(Annotator("human:bob", "human"))
     store.add_labels([Label(slate(3).id, "human:bob", "skip", "bob")])
