@@ -68,9 +68,10 @@ class StoredLeases(StoredRequests):
         A slate wants answers while fewer people than the setting `overlap` have answered it or hold it. At the rates
         that are set, an item with a known answer or a mirrored repeat comes instead. The annotator's own live leases
         come first, in their turn, so a reload shows the same slate in the same order. ahead: how many come after the
-        first, at most; what was given cannot change any more. Those run out sooner than the first, which is held for
-        `seconds`, and where there are few slates they are few, so that others find some too. `order_of(k)` draws the
-        order for a new lease. queue: "disputed" gives slates on which people contradict each other.
+        first, at most; what was given cannot change any more. They are filled up once a third of them is gone, since to
+        look for several costs no more than for one. They run out sooner than the first, which is held for `seconds`,
+        and where there are few slates they are few, so that others find some too. `order_of(k)` draws the order for a
+        new lease. queue: "disputed" gives slates on which people contradict each other.
         """
         asked: dict[str, Any] = {"who": annotator, "least": k[0], "most": k[1], "now": time.time()}
         later = min(seconds, AHEAD_SECONDS)
@@ -80,6 +81,8 @@ class StoredLeases(StoredRequests):
                 return []
             leases = self._held(asked, 1 + ahead, queue)
             self._renew(annotator, [lease.slate_id for lease in leases], asked["now"], seconds, later)
+            if 3 * len(leases) > 2 * (1 + ahead):
+                return leases
             most = self._fair(asked, len(leases), ahead) if ahead > 1 else ahead
             new = self._new(asked, most + 1 - len(leases))
             while len(leases) <= most and (chosen := self._choose(asked, queue, new)):

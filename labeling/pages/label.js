@@ -13,7 +13,7 @@ import { Server } from "./server.js";
 import { Workplace } from "./workplace.js";
 
 const POLL_MS = 3000;
-const AHEAD = 12; // slates that are here before they are needed: at 5 seconds each, a minute of work
+const AHEAD = 12; // slates that are here before they are needed, at most: at 5 seconds each, a minute of work
 const LOADED_AHEAD = 4; // of clips, so many of them load
 const HEARTBEAT_MS = 60_000; // whoever has the page before them keeps their slates, however long they read
 

@@ -237,13 +237,15 @@ def ids(leases: list[Lease]) -> list[str]:
     return [lease.slate_id for lease in leases]
 
 
-def test_what_is_held_ahead_keeps_its_turn_and_is_filled_up(store: Store) -> None:
+def test_what_is_held_ahead_keeps_its_turn_and_is_filled_up_when_a_third_is_gone(store: Store) -> None:
     store.add_slates([slate(f"s{n}") for n in range(40)])
     first = store.leases("human:ann", range, PAIR, 60.0, ahead=5)
     assert ids(first) == [slate(f"s{n}").id for n in range(39, 33, -1)]
-    answer(store, first[0])
-    assert ids(store.leases("human:ann", range, PAIR, 60.0, ahead=5)) == [*ids(first[1:]), slate("s33").id]
-    assert ids(store.leases("human:ann", range, PAIR, 60.0)) == ids(first[1:2])
+    for n, new in enumerate(([], ["s33", "s32"]), start=1):
+        answer(store, first[n - 1])
+        held = ids(store.leases("human:ann", range, PAIR, 60.0, ahead=5))
+        assert held == [*ids(first[n:]), *(slate(name).id for name in new)]
+    assert ids(store.leases("human:ann", range, PAIR, 60.0)) == ids(first[2:3])
 
 
 def test_a_dozen_ahead_is_hardly_more_work_than_one(store: Store) -> None:
