@@ -118,13 +118,16 @@ Label = Callable[[Client, float, float, random.Random], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Server:
-    """A server on which people label: its process, their headers, how they do it, and how many labels it holds."""
+    """A server on which people label: its process, their headers, and how they do it.
+
+    kept: how many labels it holds, and on how many items.
+    """
 
     pid: int
     port: int
     people: Sequence[str]
     label: Label
-    kept: Callable[[], int]
+    kept: Callable[[], tuple[int, int]]
 
 
 async def crowd(
@@ -198,7 +201,12 @@ def prefloop(labelers: int, slates: int) -> Iterator[Server]:
         assert server.stdout is not None
         try:
             server.stdout.readline()  # it says where it is
-            yield Server(server.pid, port, people, label, lambda: len(Store(project).labels()))
+
+            def kept() -> tuple[int, int]:
+                labels = Store(project).labels()
+                return len(labels), len({label.slate_id for label in labels})
+
+            yield Server(server.pid, port, people, label, kept)
         finally:
             server.terminate()
             server.wait()
@@ -217,7 +225,8 @@ def measure(server: Server, seconds: float, patience: float | None = None) -> di
     began, cpu = time.perf_counter(), cpu_seconds(server.pid)
     rushed = load(0.0, seconds / 2, 1, server.people)
     taken, used = time.perf_counter() - began, cpu_seconds(server.pid) - cpu
-    acknowledged, kept = sum(c.labels for c in [*first, *calm, *rushed]), server.kept()
+    acknowledged = sum(c.labels for c in [*first, *calm, *rushed])
+    kept, items = server.kept()
     if kept < acknowledged or (patience is None and kept != acknowledged):
         raise RuntimeError(f"{acknowledged} labels were acknowledged and {kept} are there")
     labels = sum(c.labels for c in rushed)
@@ -230,6 +239,7 @@ def measure(server: Server, seconds: float, patience: float | None = None) -> di
         "refused": sum((c.refused for c in [*calm, *rushed]), Counter()),
         "labels": acknowledged,
         "labels_kept": kept,
+        "items_labeled": items,
         "load_before": load_before,
     }
 

@@ -59,8 +59,9 @@ def serving(command: str, labelers: int, items: int) -> Iterator[Server]:
             subprocess.run([command, "shell"], input=shell, text=True, check=True, **quiet)  # type: ignore[call-overload]
             people = ["Authorization: Token " + f"{n:040d}".replace("0", "a", 1) for n in range(labelers)]
 
-            def kept() -> int:
-                return int(ask(port, f"/api/projects/{project}")["total_annotations_number"])
+            def kept() -> tuple[int, int]:
+                now = ask(port, f"/api/projects/{project}")
+                return int(now["total_annotations_number"]), int(now["num_tasks_with_annotations"])
 
             yield Server(server.pid, port, people, label_in(project), kept)
         finally:

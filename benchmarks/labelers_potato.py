@@ -118,7 +118,8 @@ class Unfollowed(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def kept(folder: Path) -> int:
-    """How many labels its files hold."""
+def kept(folder: Path) -> tuple[int, int]:
+    """How many labels its files hold, and on how many items."""
     states = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*/user_state.json")]
-    return sum(len(state["instance_id_to_label_to_value"]) for state in states)
+    items = [item for state in states for item in state["instance_id_to_label_to_value"]]
+    return len(items), len(set(items))
