@@ -6,7 +6,7 @@ A real server process with real accounts on a fresh project; each simulated labe
 connection that stays open where the server lets it, as a browser has. One of them labels for two seconds first, so that
 nobody pays for what a server loads at its first requests. Then everybody thinks, about 5 seconds (exponentially
 distributed) between an answer and the next: milliseconds of each kind of request are told as p50/p95/p99. As the page
-does, a labeler holds a dozen comparisons ahead, and a reply to `submit` brings one more; its time is the most that
+does, a labeler comes to hold a dozen comparisons ahead, which replies to `submit` fill up; their time is the most that
 anybody waits from click to next slate. Then nobody thinks: labels/s at saturation. A label counts when it was
 acknowledged, which is after its commit is on disk (SQLite, WAL, synchronous=FULL); at the end the store must hold
 exactly those. Clients and server share the machine.
@@ -38,7 +38,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 THINK_SECONDS = 5.0
 FIRST_SECONDS = 2.0
-AHEAD = 12  # as many slates as the page asks for
+AHEAD, GROWTH = 12, 3  # as many slates as the page asks for, and how many more at a time
 SESSION_SECONDS = 3600.0
 ANSWER = "An answer of some length, as models write them, with a reason and an example. " * 6
 
@@ -101,7 +101,7 @@ async def label(client: Client, think: float, until: float, chance: random.Rando
     """Answer slate after slate until the time is over."""
     if think:
         await asyncio.sleep(chance.uniform(0, think))  # nobody starts in step with the others
-    reply = await client.post("lease", {"ahead": AHEAD})
+    reply = await client.post("lease", {"ahead": GROWTH})
     while reply["lease"] is not None and time.perf_counter() < until:
         if think:
             await asyncio.sleep(chance.expovariate(1 / think))
@@ -109,7 +109,7 @@ async def label(client: Client, think: float, until: float, chance: random.Rando
         key = f"{chance.getrandbits(64):016x}"
         have = [slate["slate"] for slate in (reply["lease"], *reply["after"])]
         answer = {"client_key": key, "slate": have[0], "outcome": "ranked", "ranks": ranks, "seconds": think}
-        reply = await client.post("submit", {**answer, "ahead": AHEAD, "have": have})
+        reply = await client.post("submit", {**answer, "ahead": min(AHEAD, len(have) + GROWTH), "have": have})
         client.labels += reply["added"]
 
 
