@@ -101,11 +101,22 @@ class StoredLeases(StoredRequests):
         return [Lease(row["slate_id"], tuple(json.loads(row["display_order"])), row["purpose"]) for row in rows]
 
     def _renew(self, annotator: str, slate_ids: Sequence[str], now: float, first: float, later: float) -> None:
-        """Let leases run for so many seconds from now, the first and the later ones; no time is shortened."""
+        """Let leases run for so many seconds from now, the first and the later ones; no time is shortened.
+
+        A later one that has two thirds of its time left stays as it is: a dozen rows would be written at every answer.
+        """
         self.db.execute(
-            "UPDATE lease SET expires = max(expires, CASE slate_id WHEN ? THEN ? ELSE ? END) "
-            "WHERE annotator = ? AND slate_id IN (SELECT value FROM json_each(?))",
-            [next(iter(slate_ids), ""), now + first, now + later, annotator, json.dumps(slate_ids)],
+            "UPDATE lease SET expires = max(expires, :now + CASE slate_id WHEN :first THEN :soon ELSE :later END) "
+            "WHERE annotator = :who AND slate_id IN (SELECT value FROM json_each(:ids)) "
+            "AND (slate_id = :first OR expires < :now + :later * 2 / 3)",
+            {
+                "first": next(iter(slate_ids), ""),
+                "ids": json.dumps(slate_ids),
+                "who": annotator,
+                "now": now,
+                "soon": first,
+                "later": later,
+            },
         )
 
     def _fair(self, asked: dict[str, Any], held: int, ahead: int) -> int:
