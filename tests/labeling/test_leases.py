@@ -289,6 +289,22 @@ def test_what_nobody_has_seen_goes_to_others_sooner(store: Store, monkeypatch: p
     assert ids(store.leases("human:ann", range, PAIR, 60.0)) == [seen]
 
 
+def test_what_is_ahead_is_renewed_when_a_third_of_its_time_is_gone(store: Store) -> None:
+    store.add_slates([slate(f"s{n}") for n in range(20)])
+
+    def expires() -> list[float]:
+        return [row["expires"] for row in store.rows("SELECT expires FROM lease ORDER BY turn")]
+
+    store.leases("human:ann", range, PAIR, 60.0, ahead=2)
+    first = expires()
+    store.extend_leases("human:ann", 60.0)
+    assert expires()[0] > first[0]
+    assert expires()[1:] == first[1:]
+    store.db.execute("UPDATE lease SET expires = expires - 30")
+    store.extend_leases("human:ann", 60.0)
+    assert all(now > before for now, before in zip(expires(), first, strict=True))
+
+
 def test_a_heartbeat_keeps_what_is_ahead_for_its_shorter_time(store: Store) -> None:
     store.add_slates([slate(f"s{n}") for n in range(10)])
     store.leases("human:ann", range, PAIR, 1.0, ahead=2)

@@ -469,9 +469,10 @@ def test_a_heartbeat_keeps_what_a_person_holds_and_nobody_elses(client: TestClie
     store.add_slates([slate("a"), slate("b"), slate("c")])
     post(client, "lease", annotator="ann")
     post(client, "lease", annotator="bob")
-    before = {row["annotator"]: row["expires"] for row in store.rows("SELECT * FROM lease ORDER BY expires DESC")}
+    # Of the two that each holds, the one to answer now runs longest.
+    before = {row["annotator"]: row["expires"] for row in store.rows("SELECT * FROM lease ORDER BY expires")}
     assert post(client, "heartbeat", annotator="ann") == {"held": 2}
-    after = {row["annotator"]: row["expires"] for row in store.rows("SELECT * FROM lease ORDER BY expires DESC")}
+    after = {row["annotator"]: row["expires"] for row in store.rows("SELECT * FROM lease ORDER BY expires")}
     assert after["human:ann"] > before["human:ann"]
     assert after["human:bob"] == before["human:bob"]
 
