@@ -14,7 +14,7 @@ export function nothing({ qualifying, waiting }, { mode, queue, refusal }, turnT
   const more = waiting[other] ? button(`${waiting[other]} ${other} waiting`, "", () => turnTo(other), "primary") : "";
   return queue === "disputed"
     ? panel("Nothing to decide right now", "Here come comparisons on which people contradict each other and that you have not answered.", more)
-    : panel("Nothing to label right now", "New comparisons appear here by themselves as soon as there are some.", more);
+    : panel("Nothing to label right now", "New comparisons appear here by themselves. A run that has just begun needs a minute or two for its first answers.", more);
 }
 
 function panel(title, line, more = "") {
