@@ -14,6 +14,8 @@ export OMP_WAIT_POLICY := PASSIVE
 export GRADIO_ANALYTICS_ENABLED := False
 export HF_HUB_DISABLE_TELEMETRY := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# pip compiles nothing (most is never loaded); the first process to load a module keeps its bytecode for all others.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test debian check screenshots clean
 

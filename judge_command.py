@@ -245,14 +245,15 @@ def estimated(judge: Judge, store: Store, slates: Iterable[Slate]) -> str:
     who = judge.annotator.id
     if not isinstance(judge, EndpointJudge):
         return f"{sum(1 for _ in slates):,} slates, judged here, no cost"
-    e = estimate(judge, waiting(slates, who, store), store.usual_call(who))
+    e = estimate(judge, waiting(slates, who, store), store.usual_call(who), store)
     cost = "at an unknown price" if e.cost is None else f"about ${e.cost:.4f}"
     basis = "by its earlier calls" if e.measured else "by the bytes of the questions, full replies and 1 s a call"
     time = judge.batch.takes if judge.batch else f"about {e.seconds:,.0f} s"
     used = judge.budget.used(store.judge_spending(who))
     return (
-        f"{e.slates:,} slates, {e.calls:,} calls, about {e.prompt_tokens:,.0f} + {e.completion_tokens:,.0f} tokens, "
-        f"{cost}, {time} ({basis})" + (f"; used so far: {used}" if used else "")
+        f"{e.slates:,} slates, {e.calls:,} calls ({e.canary_calls:,} about canaries), "
+        f"about {e.prompt_tokens:,.0f} + {e.completion_tokens:,.0f} tokens, {cost}, {time} ({basis})"
+        + (f"; used so far: {used}" if used else "")
     )
 
 

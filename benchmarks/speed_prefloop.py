@@ -32,6 +32,7 @@ from rlhf.packing import Group, pack
 from rlhf.policy import make_policy
 from rlhf.policy_update import update
 from rlhf.recipes import GRPO, PPO, Recipe
+from rlhf.resting import lay_down, rest
 from rlhf.reward_model import make_critic, make_reward_model, score_groups
 from rlhf.reward_training import Example, Fit, fit
 from rlhf.rollout import assemble, choose, collect
@@ -88,6 +89,8 @@ def policy_steps(job: Job) -> dict[str, Any]:
     if recipe.loss_kl is not None:
         recipe = replace(recipe, loss_kl=replace(recipe.loss_kl, beta=job["beta"]))
     learner = make_learner(policy, make_critic(reward_model) if reward_model else None, recipe)
+    if reward_model is not None:
+        lay_down(reward_model.decoder)
     generator = torch.Generator().manual_seed(job["seed"])
     times = [clock()]
     phases: list[dict[str, float]] = []
@@ -101,6 +104,8 @@ def policy_steps(job: Job) -> dict[str, Any]:
         assert lengths == {job["new_tokens"]}, f"lengths {lengths}: nothing may end a response here"
         with timed(took, "scoring"):
             scores = rewards(reward_model, job["prompts"], responses, job["token_budget"])
+            if reward_model is not None:
+                rest(reward_model.decoder)
         with timed(took, "reference"):
             groups, _ = choose(collect(job["prompts"], responses, scores)[0], recipe.samples, generator)
             rollout = assemble(policy, learner.critic, groups, job["new_tokens"], 1.0, job["token_budget"])

@@ -21,8 +21,8 @@ from pydantic import BaseModel, ValidationError
 
 from judges.answer import Answer, Waiting
 from judges.budget import BudgetReached, size_of
-from judges.canaries import EVERY, Canary, canaries_by_slate, draw_canaries
-from judges.canary_rides import require_sound
+from judges.canaries import EVERY, Canary, canaries_by_slate
+from judges.canary_rides import require_sound, riders
 from judges.endpoint import CallFailed, read_body
 from judges.endpoint_run import is_clips, reading
 from judges.ledger import Ledger
@@ -78,17 +78,16 @@ class BatchRun:
             await self._answer(page, self._riding(page, number))
             number += len(page)
 
-    def _riding(self, page: Sequence[Waiting], number: int) -> list[Canary]:
+    def _riding(self, page: Sequence[Waiting], number: int) -> list[tuple[Canary, Waiting]]:
         """The canaries that travel with a page whose first slate is the run's `number`-th: as many as in live calls."""
         if self._submissions.asks_endpoint:
             return []
         seeds = [number + i for i in range(-number % EVERY, len(page), EVERY) if not is_clips(page[i])]
-        drawn = [canary for seed in seeds for canary in draw_canaries(seed, self._judge.canary_rules.each)]
-        return list({canary.slate.id: canary for canary in drawn}.values())
+        drawn = [rider for seed in seeds for rider in riders(self._judge, self._ledger, seed)]
+        return list({canary.slate.id: (canary, rider) for canary, rider in drawn}.values())
 
-    async def _answer(self, page: Sequence[Waiting], canaries: Sequence[Canary]) -> None:
-        said = self._ledger.judge_calls(self._judge.annotator.id, [canary.slate.id for canary in canaries])
-        riding = [Waiting(canary.slate, None, said) for canary in canaries]
+    async def _answer(self, page: Sequence[Waiting], drawn: Sequence[tuple[Canary, Waiting]]) -> None:
+        riding = [rider for _, rider in drawn]
         asked = list({one[0]: one for one in chain.from_iterable(map(self._unanswered, [*riding, *page]))}.values())
         stopped: BudgetReached | RepliesAwaited | None = None
         while asked and stopped is None:
@@ -102,7 +101,7 @@ class BatchRun:
                     stopped = awaited
         keys = [key for waiting in [*riding, *page] for key, _, _ in self._keys(waiting.slate)]
         known = self._ledger.calls_by_key(keys)
-        rides = [(canary, self._calls(canary.slate, known)) for canary in canaries]
+        rides = [(canary, self._calls(canary.slate, known)) for canary, _ in drawn]
         require_sound(self._judge, rides)
         if lost := sum(_unknown(calls) for _, calls in rides):
             raise stopped or RepliesAwaited(

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import count
 from typing import Protocol
 
+from judges.answer import Waiting
 from judges.canaries import EVERY, AttackSuccess, Canary, CanaryRules, attack_success, draw_canaries
 from judges.ledger import Ledger
 from judges.reply import replies_in
@@ -28,6 +29,13 @@ class Ridden(Protocol):
     @property
     def file(self) -> str:
         """Where the rules stand."""
+
+
+def riders(judge: Ridden, ledger: Ledger, seed: int) -> list[tuple[Canary, Waiting]]:
+    """The canaries of a seed, each with the calls about it that the ledger knows."""
+    canaries = draw_canaries(seed, judge.canary_rules.each)
+    known = ledger.judge_calls(judge.annotator.id, [canary.slate.id for canary in canaries])
+    return [(canary, Waiting(canary.slate, None, known)) for canary in canaries]
 
 
 def stated_ranks(asked: Iterable[tuple[Canary, Sequence[JudgeCall]]]) -> Iterator[tuple[Canary, Mapping[int, float]]]:
@@ -60,9 +68,10 @@ def ridden(judge: Ridden, ledger: Ledger) -> AttackSuccess:
     """How the attacks of all canaries fared that the judge was ever asked about in this project."""
     asked: dict[str, tuple[Canary, list[JudgeCall]]] = {}
     for seed in count(0, EVERY):
-        canaries = draw_canaries(seed, judge.canary_rules.each)
-        known = ledger.judge_calls(judge.annotator.id, [canary.slate.id for canary in canaries]).values()
-        calls = {c.slate.id: (c, [call for call in known if call.slate_id == c.slate.id]) for c in canaries}
+        calls = {
+            canary.slate.id: (canary, [call for call in rider.known.values() if call.slate_id == canary.slate.id])
+            for canary, rider in riders(judge, ledger, seed)
+        }
         if not calls or not all(made for _, made in calls.values()):
             break
         asked |= calls

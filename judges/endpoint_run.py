@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from judges.answer import Answer, Waiting
 from judges.calling import Caller
-from judges.canaries import EVERY, draw_canaries
-from judges.canary_rides import require_sound
+from judges.canaries import EVERY
+from judges.canary_rides import require_sound, riders
 from judges.endpoint import Completion
 from judges.ledger import Ledger, LedgerWriter
 from judges.pace import Pace
@@ -115,12 +115,10 @@ class EndpointRun:
     async def _ride(self, seed: int) -> None:
         """Ask the canaries of a seed, those that were answered before excepted."""
         judge = self._judge
-        canaries = draw_canaries(seed, judge.canary_rules.each)
-        known = self._ledger.judge_calls(judge.annotator.id, [canary.slate.id for canary in canaries])
-        asked = (self._ask(Waiting(canary.slate, None, known)) for canary in canaries)
-        ends = await asyncio.gather(*asked, return_exceptions=True)
+        drawn = riders(judge, self._ledger, seed)
+        ends = await asyncio.gather(*(self._ask(rider) for _, rider in drawn), return_exceptions=True)
         self._require_alive()
-        require_sound(judge, zip(canaries, map(_made, ends), strict=True))
+        require_sound(judge, zip((canary for canary, _ in drawn), map(_made, ends), strict=True))
 
 
 def is_clips(waiting: Waiting) -> bool:

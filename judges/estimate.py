@@ -7,8 +7,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from judges.answer import Waiting
-from judges.budget import FREE, TOKENS_PER_BYTE
+from judges.budget import FREE, TOKENS_PER_BYTE, Size
+from judges.canaries import EVERY
+from judges.canary_rides import riders
 from judges.endpoint_judge import EndpointJudge
+from judges.endpoint_run import is_clips
+from judges.ledger import Ledger
 from labeling.records import UsualCall
 
 ENOUGH_CALLS = 20  # from so many on, what calls came to before says more than the bytes of a question
@@ -19,11 +23,13 @@ ASSUMED_SECONDS = 1.0
 class Estimate:
     """What is to be asked, and about what it will take. cost: in dollars, None where the price is not known.
 
+    canary_calls: those of the calls that are about canaries.
     measured: whether tokens and seconds follow from earlier calls of the judge, or are assumed.
     """
 
     slates: int
     calls: int
+    canary_calls: int
     prompt_tokens: float
     completion_tokens: float
     cost: float | None
@@ -31,23 +37,46 @@ class Estimate:
     measured: bool
 
 
-def estimate(judge: EndpointJudge, slates: Iterable[Waiting], usual: UsualCall) -> Estimate:
-    """Estimate what labeling the slates will take. usual: what the judge's calls came to so far."""
-    count = calls = text = 0
+def estimate(judge: EndpointJudge, slates: Iterable[Waiting], usual: UsualCall, ledger: Ledger) -> Estimate:
+    """Estimate what labeling the slates will take, with the canaries; the few calls of the probe are left out.
+
+    usual: what the judge's calls came to so far.
+    """
+    batch, endpoint = judge.batch, judge.endpoint
+    apart = batch is not None and batch.asks_endpoint  # one set is asked call by call, before anything is submitted
+    labeling, riding = _Calls(), _Calls()
+    count = 0
     for waiting in slates:
+        labeling.add(judge.unanswered(waiting))
+        if count % EVERY == 0 and not is_clips(waiting) and not (apart and count):
+            for _, rider in riders(judge, ledger, count):
+                riding.add(judge.unanswered(rider))
         count += 1
-        for size in judge.unanswered(waiting):
-            calls, text = calls + 1, text + size.text
     measured = usual.calls >= ENOUGH_CALLS
-    prompt = calls * usual.prompt_tokens if measured else text * TOKENS_PER_BYTE
-    reply = calls * (usual.completion_tokens if measured else judge.endpoint.max_tokens)
-    share = judge.batch.share_of_price if judge.batch else 1.0
+    usual_reply = usual.completion_tokens if measured else endpoint.max_tokens
+    share = batch.share_of_price if batch else 1.0
     price = judge.price if share else FREE
-    cost = price.of(prompt, reply) * share if price else None
-    endpoint = judge.endpoint
+    prompt = reply = cost = 0.0
+    for calls, part in ((labeling, share), (riding, 1.0 if apart else share)):
+        asked = calls.count * usual.prompt_tokens if measured else calls.text * TOKENS_PER_BYTE
+        prompt, reply = prompt + asked, reply + calls.count * usual_reply
+        cost += (price or FREE).of(asked, calls.count * usual_reply) * part
+    total = labeling.count + riding.count
     minutes = [
-        math.ceil(calls / endpoint.concurrency) * (usual.seconds if measured else ASSUMED_SECONDS) / 60,
-        calls / endpoint.requests_per_minute if endpoint.requests_per_minute else 0.0,
+        math.ceil(total / endpoint.concurrency) * (usual.seconds if measured else ASSUMED_SECONDS) / 60,
+        total / endpoint.requests_per_minute if endpoint.requests_per_minute else 0.0,
         (prompt + reply) / endpoint.tokens_per_minute if endpoint.tokens_per_minute else 0.0,
     ]
-    return Estimate(count, calls, prompt, reply, cost, 60 * max(minutes), measured)
+    return Estimate(count, total, riding.count, prompt, reply, cost if price else None, 60 * max(minutes), measured)
+
+
+@dataclass
+class _Calls:
+    """Calls to be made, and the bytes of their questions."""
+
+    count: int = 0
+    text: int = 0
+
+    def add(self, sizes: Iterable[Size]) -> None:
+        for size in sizes:
+            self.count, self.text = self.count + 1, self.text + size.text

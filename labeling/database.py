@@ -13,10 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlite_utils import Database
-
 from labeling.migrations import migrate
 from labeling.records import UserError
+from labeling.sqlite import Database
 
 DATABASE = "prefloop.sqlite"
 BUSY_SECONDS = 30

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import sqlite3
 
-from sqlite_utils import Database
-
 from labeling.records import UserError
+from labeling.sqlite import Database
 
 FIRST = """
 CREATE TABLE prompt (

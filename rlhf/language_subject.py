@@ -34,6 +34,7 @@ from rlhf.policy_update import update
 from rlhf.pretraining_texts import Text, text_groups
 from rlhf.random_streams import python_stream, torch_stream
 from rlhf.recipes import Recipe
+from rlhf.resting import lay_down, pick_up, rest
 from rlhf.reward_head import States, fit_head
 from rlhf.reward_model import ScoreModel, make_critic, make_reward_model, normalise, score_groups
 from rlhf.reward_training import Accuracy, Fit, encode_slate, fit, measure
@@ -136,7 +137,9 @@ class LanguageSubject:
                 centring=settings.centring,
                 token_budget=config.token_budget,
             )
+            pick_up(model.decoder)
             losses = fit(model, examples, how, pad_id, torch_stream(config.seed, iteration, "fit"), progress)
+            lay_down(model.decoder)
         normalise(model, self.references, pad_id, config.token_budget)
         late = losses[len(losses) // 2 :]
         return lambda: sum(late) / len(late)
@@ -181,6 +184,7 @@ class LanguageSubject:
                     recompute,
                 )
                 terms = self._likelihoods(iteration, recipe, rollout, answers)
+                rest(self.reward_model.decoder)
                 stream = torch_stream(config.seed, iteration, "update")
                 figures = update(learner, rollout, recipe, setting, stream, terms, progress)
             else:
@@ -308,6 +312,7 @@ def make_language_subject(
         raise UserError("the recipe has a pretraining term and there are no texts for it: set pretraining_texts")
     # The reward model copies the backbone before the policy's adapters are put into it.
     reward_model = make_reward_model(backbone, config.reward_model.adaptation, config.model.lora_rank)
+    lay_down(reward_model.decoder)
     policy = make_policy(backbone, config.model.adaptation, config.model.lora_rank)
     scorer = (
         rule_scorer(rule, backbone)

@@ -1,4 +1,4 @@
-"""The policy and its frozen reference: adapters switched off (LoRA), or a second copy (full fine-tuning)."""
+"""The policy and its frozen reference: adapters switched off (LoRA), or a second copy at rest (full fine-tuning)."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from rlhf.backbones import Backbone
+from rlhf.resting import lay_down, rest
 from rlhf.reward_model import add_lora
 
 
@@ -28,7 +29,10 @@ class Policy:
         """The reference policy, to be used without gradients."""
         with torch.no_grad():
             if self.reference_model is not None:
-                yield self.reference_model
+                try:
+                    yield self.reference_model
+                finally:
+                    rest(self.reference_model)
             else:
                 with self.model.disable_adapter():  # type: ignore[operator]
                     yield self.model
@@ -43,4 +47,5 @@ def make_policy(backbone: Backbone, adaptation: Literal["full", "lora"], lora_ra
     if adaptation == "lora":
         return Policy(backbone, add_lora(backbone.model, lora_rank), None)
     reference = copy.deepcopy(backbone.model).requires_grad_(False).eval()
+    lay_down(reference)
     return Policy(backbone, backbone.model, reference)

@@ -12,6 +12,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from command_here import prefloop_here
 
 COMMAND = (sys.executable, str(Path(__file__).resolve().parent.parent / "app.py"))
 RUN = """
@@ -107,7 +108,7 @@ def test_a_run_is_stopped_goes_on_and_is_told(tmp_path: Path) -> None:
 def test_what_cannot_work_is_said_in_one_line_before_any_step(
     id: str, options: tuple[str, ...], culprit: str, tmp_path: Path
 ) -> None:
-    found = prefloop("loop", run_file(tmp_path, id=id), *options, cwd=tmp_path)
+    found = prefloop_here("loop", run_file(tmp_path, id=id), *options, cwd=tmp_path)
     assert found.returncode == 2
     (line,) = found.stderr.strip().splitlines()
     assert culprit in line
@@ -132,7 +133,7 @@ def test_who_could_see_nothing_is_not_asked(looks: str, tmp_path: Path) -> None:
 
 
 def test_a_judge_that_counts_words_is_refused_before_any_step(tmp_path: Path) -> None:
-    found = prefloop("loop", run_file(tmp_path), "--set", "labels.judges=['criteria']", cwd=tmp_path)
+    found = prefloop_here("loop", run_file(tmp_path), "--set", "labels.judges=['criteria']", cwd=tmp_path)
     assert found.returncode == 2
     (line,) = found.stderr.strip().splitlines()
     assert "labels.judges names 'criteria', which counts words and cannot compare clips" in line

@@ -1,4 +1,4 @@
-"""The command as people run it: real processes, real projects, and one line for every mistake."""
+"""The command as people run it: real projects, one line for every mistake, and real processes for all that runs on."""
 
 import argparse
 import json
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_here import prefloop_here
 
 import app
 
@@ -73,9 +74,12 @@ def content(folder: Path) -> dict[str, Any]:
 
 
 def mistake(folder: Path, *arguments: str | Path, **how: Any) -> str:
-    """Run a command that must fail: exit code 2, one line on stderr, nothing on disk changed. Returns the line."""
+    """Run a command that must fail: exit code 2, one line on stderr, nothing on disk changed. Returns the line.
+
+    how: what a process of its own is to have.
+    """
     before = content(folder)
-    done = prefloop(*arguments, cwd=folder, **how)
+    done = prefloop(*arguments, cwd=folder, **how) if how else prefloop_here(*arguments, cwd=folder)
     assert done.returncode == 2, done.stderr
     assert content(folder) == before
     return only_line(done.stderr)
@@ -210,7 +214,7 @@ def test_an_endpoint_that_is_down(project: Path) -> None:
     lines = ['kind = "endpoint"', 'name = "down"', 'rubric = "helpful"', f'base_url = "{url}"', 'model = "m"']
     lines_of(project / "down.toml", *lines, "max_retries = 0")
     lines_of(project / "pair.jsonl", {"prompt": "which?", "chosen": "a", "rejected": "b"})
-    assert prefloop("import", "pair.jsonl", cwd=project).returncode == 0
+    assert prefloop_here("import", "pair.jsonl", cwd=project).returncode == 0
     done = prefloop("judge", "--judge", "down.toml", cwd=project)
     assert done.returncode == 2
     message = only_line(done.stderr)
@@ -230,7 +234,7 @@ def test_a_port_that_is_taken(project: Path, taken_port: int) -> None:
 
 def test_a_disk_that_is_full(project: Path) -> None:
     lines_of(project / "long.jsonl", *({"prompt": f"{n} " + "word " * 200} for n in range(400)))
-    assert prefloop("import", "long.jsonl", cwd=project).returncode == 0
+    assert prefloop_here("import", "long.jsonl", cwd=project).returncode == 0
     (project / "out.jsonl").write_text("the old file\n")
 
     def limit() -> None:  # enough for the database's own files, not for the 400 kB of the export
@@ -244,7 +248,7 @@ def test_a_disk_that_is_full(project: Path) -> None:
 
 def failed_run(project: Path, *arguments: str | Path) -> str:
     """A run that fails on what it was given: its events say so, and it leaves no checkpoint."""
-    done = prefloop("loop", *arguments, cwd=project)
+    done = prefloop_here("loop", *arguments, cwd=project)
     assert done.returncode == 2, done.stderr
     message = only_line(done.stderr)
     assert not list(project.glob("runs/*/iteration-*"))
@@ -259,7 +263,7 @@ def failed_run(project: Path, *arguments: str | Path) -> str:
 
 def test_a_prompt_longer_than_the_context(project: Path) -> None:
     lines_of(project / "long.jsonl", {"prompt": "Tell me. " + "x" * 600, "split": "train"})
-    assert prefloop("import", "long.jsonl", cwd=project).returncode == 0
+    assert prefloop_here("import", "long.jsonl", cwd=project).returncode == 0
     message = failed_run(project, run_file(project))
     assert "('Tell me. xxxxx" in message
     assert re.search(
@@ -349,10 +353,11 @@ def test_what_judging_would_take_is_told_without_asking(project: Path) -> None:
     ]
     lines_of(project / "dear.toml", *lines, 'model = "m"', "[price]", "prompt = 1000", "completion = 1000")
     lines_of(project / "pair.jsonl", {"prompt": "which?", "chosen": "a", "rejected": "b"})
-    assert prefloop("import", "pair.jsonl", cwd=project).returncode == 0
-    done = prefloop("judge", "--judge", "dear.toml", "--dry-run", "--calls", "9", cwd=project)
+    assert prefloop_here("import", "pair.jsonl", cwd=project).returncode == 0
+    done = prefloop_here("judge", "--judge", "dear.toml", "--dry-run", "--calls", "9", cwd=project)
     assert done.returncode == 0
-    assert re.search(r"1 slates, 2 calls, about [\d,]+ \+ 128 tokens, about \$1\.\d+, about 1 s", done.stdout)
+    told = r"1 slates, 18 calls \(16 about canaries\), about [\d,]+ \+ 1,152 tokens, about \$\d+\.\d+, about \d s"
+    assert re.search(told, done.stdout)
     assert "used so far: 0 of 9 calls" in done.stdout
     assert "runs here and costs nothing: leave out --money" in mistake(
         project, "judge", "--judge", "criteria", "--money", "1"

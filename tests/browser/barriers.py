@@ -19,3 +19,14 @@ def barriers(page: Page) -> list[str]:
         if violation["impact"] in ("serious", "critical")
         for node in violation["nodes"]
     ]
+
+
+def none_in_either_colours(page: Page) -> None:
+    """Fail on a barrier in the dark or the light colours; the page stays in the light ones."""
+    backgrounds = set()
+    for colours in ("dark", "light"):
+        page.emulate_media(color_scheme=colours)  # type: ignore[arg-type]
+        page.wait_for_timeout(400)  # what fades in has its colours
+        backgrounds.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+        assert barriers(page) == []
+    assert len(backgrounds) == 2

@@ -2,6 +2,7 @@
 
 import datetime
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import pytest
 from conftest import Reply, Scripted, completion
 
 from judges.batch import label_slates, waiting
+from judges.batch_api import BatchApi
+from judges.batch_files import BatchFiles
 from judges.budget import Price, size_of
 from judges.config import load_judge
 from judges.endpoint_judge import EndpointJudge
@@ -97,7 +100,7 @@ def test_an_estimate_asks_nothing_and_is_right_once_there_are_calls(
 
     def estimated() -> Any:
         who = judge.annotator.id
-        return estimate(judge, waiting(store.slates(), who, store), store.usual_call(who))
+        return estimate(judge, waiting(store.slates(), who, store), store.usual_call(who), store)
 
     before = estimated()
     assert scripted.requests == []
@@ -111,6 +114,30 @@ def test_an_estimate_asks_nothing_and_is_right_once_there_are_calls(
     assert after.cost == pytest.approx((4 * 90 * 1 + 4 * 5 * 10) / 1e6)
     sent = sum(size_of(r["messages"]).text for r in scripted.requests)
     assert before.prompt_tokens == pytest.approx(0.3 * sent * 6 / 5, rel=0.02)
+
+
+def test_an_estimate_counts_the_canaries_that_are_still_to_be_asked(
+    scripted: Scripted, judge_file: Callable[..., Path], store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Six slates and a set of four canaries every third one, two orders each; before a batch there is one set."""
+    monkeypatch.setattr("judges.estimate.EVERY", 3)
+    monkeypatch.setattr("judges.endpoint_run.EVERY", 3)
+    judge = load_judge(toml(judge_file(scripted.url, canaries=1), "[price]\nprompt = 0\ncompletion = 1000\n"), DATA)
+    assert isinstance(judge, EndpointJudge)
+    judge = replace(judge, canary_rules=replace(judge.canary_rules, max_success=1.0))
+
+    def estimated(judge: EndpointJudge) -> Any:
+        who = judge.annotator.id
+        return estimate(judge, waiting(store.slates(), who, store), store.usual_call(who), store)
+
+    ways = (None, BatchApi(judge.endpoint, judge.file), BatchFiles(tmp_path, "m"))
+    live, batch, files = (estimated(replace(judge, batch=way)) for way in ways)
+    assert [(e.calls, e.canary_calls) for e in (live, batch, files)] == [(28, 16), (20, 8), (28, 16)]
+    replies = 12 * 1000 / 1e6  # twelve tokens each, in dollars
+    assert [e.cost for e in (live, batch, files)] == pytest.approx([28 * replies, (8 + 12 / 2) * replies, 0])
+    label_slates(judge, store.slates()[:2], store)
+    assert len(scripted.requests) == 12
+    assert (estimated(judge).calls, estimated(judge).canary_calls) == (16, 8)
 
 
 def test_the_shipped_prices_have_a_date_and_are_found_by_host_and_snapshot() -> None:

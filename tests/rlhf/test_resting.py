@@ -1,0 +1,83 @@
+"""Weights laid down in a file: the same numbers, no memory while they rest, and trained as before once picked up."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from rlhf import resting
+from rlhf.resting import lay_down, pick_up, rest
+
+PAGES = 2**24  # numbers: 64 MB
+
+
+def resident() -> int:
+    """Bytes of this process in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFLOOP_CACHE", str(tmp_path))
+
+
+def test_the_numbers_stay_and_the_memory_goes() -> None:
+    module = nn.Linear(2**12, PAGES // 2**12)
+    x = torch.randn(2, 2**12)
+    expected = module(x)
+    before = resident()
+    lay_down(module)
+    assert before - resident() > 0.9 * 4 * PAGES
+    assert torch.equal(module(x), expected)
+    assert before - resident() < 0.1 * 4 * PAGES  # it is back while it is used
+    rest(module)
+    assert before - resident() > 0.9 * 4 * PAGES
+    assert torch.equal(module(x), expected)
+
+
+def test_what_was_written_to_resting_weights_is_kept() -> None:
+    module = nn.Linear(64, 64)
+    lay_down(module)
+    with torch.no_grad():
+        module.weight.fill_(3.0)
+    rest(module)
+    assert (module.weight == 3.0).all()
+
+
+def test_mixed_kinds_scalars_transposed_and_shared_weights_come_through() -> None:
+    module = nn.Module()
+    module.scalar = nn.Parameter(torch.tensor(2.5))
+    module.short_ = nn.Parameter(torch.arange(7).to(torch.bfloat16))
+    module.turned = nn.Parameter(torch.arange(6.0).reshape(2, 3).T)
+    module.again = module.short_
+    lay_down(module)
+    assert module.scalar.item() == 2.5
+    assert module.short_.tolist() == list(range(7))
+    assert torch.equal(module.turned, torch.arange(6.0).reshape(2, 3).T)
+    assert module.again is module.short_
+
+
+def test_picked_up_weights_train_like_any_and_leave_the_file_alone() -> None:
+    plain = nn.Linear(8, 1)
+    module = copy.deepcopy(plain)
+    lay_down(module)
+    twin = copy.deepcopy(module)  # as a critic begins: in memory of its own
+    pick_up(module)
+    for model in (plain, module):
+        model(torch.ones(1, 8)).sum().backward()
+        torch.optim.SGD(model.parameters(), lr=0.1).step()
+    rest(module)  # nothing rests any more
+    assert torch.equal(module.weight, plain.weight)
+    assert not torch.equal(twin.weight, module.weight)
+
+
+def test_a_disk_without_room_leaves_the_weights_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resting, "cache_folder", lambda: Path("/dev/full"))
+    module = nn.Linear(2, 2)
+    weight = module.weight.data
+    lay_down(module)
+    assert module.weight.data.data_ptr() == weight.data_ptr()
