@@ -158,7 +158,7 @@ def step(what: str, folder: Path) -> dict[str, float]:
     elif what == "dry":
         assert isinstance(judge, EndpointJudge)
         who = judge.annotator.id
-        estimate(judge, waiting(stream, who, store), store.usual_call(who))
+        estimate(judge, waiting(stream, who, store), store.usual_call(who), store)
     elif what == "endpoint":
         label_slates(judge, islice(stream, FIRST), store)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

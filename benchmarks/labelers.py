@@ -7,7 +7,8 @@ connection that stays open where the server lets it, as a browser has. One of th
 nobody pays for what a server loads at its first requests. Then everybody thinks, about 5 seconds (exponentially
 distributed) between an answer and the next: milliseconds of each kind of request are told as p50/p95/p99. As the page
 does, a labeler comes to hold a dozen comparisons ahead, which replies to `submit` fill up; their time is the most that
-anybody waits from click to next slate. Then nobody thinks: labels/s at saturation. A label counts when it was
+anybody waits from click to next slate. All come within 5 seconds; `settled_` is told apart what began 15 seconds after
+the first came. Then nobody thinks: labels/s at saturation. A label counts when it was
 acknowledged, which is after its commit is on disk (SQLite, WAL, synchronous=FULL); at the end the store must hold
 exactly those. Clients and server share the machine.
 """
@@ -38,6 +39,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 THINK_SECONDS = 5.0
 FIRST_SECONDS = 2.0
+ARRIVAL_SECONDS = 15.0  # from the first who comes: the last comes after five
 AHEAD, GROWTH = 12, 3  # as many slates as the page asks for, and how many more at a time
 SESSION_SECONDS = 3600.0
 ANSWER = "An answer of some length, as models write them, with a reason and an example. " * 6
@@ -45,12 +47,15 @@ ANSWER = "An answer of some length, as models write them, with a reason and an e
 
 @dataclass
 class Client:
-    """One labeler: the header that says who they are, a connection, and what they waited for, in seconds by name."""
+    """One labeler: the header that says who they are, a connection, and what they waited for.
+
+    took: when it began and how long it took, in seconds, by name.
+    """
 
     port: int
     header: str
     streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
-    took: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    took: dict[str, list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))
     labels: int = 0
     refused: Counter[int] = field(default_factory=Counter)
 
@@ -82,7 +87,7 @@ class Client:
         try:
             yield
         finally:
-            self.took[name].append(time.perf_counter() - began)
+            self.took[name].append((began, time.perf_counter() - began))
 
     async def post(self, route: str, body: dict[str, Any]) -> dict[str, Any]:
         """Ask one of our routes. Raises RuntimeError for anything but 200."""
@@ -221,6 +226,7 @@ def measure(server: Server, seconds: float, patience: float | None = None) -> di
 
     load_before = os.getloadavg()[0]
     first = load(0.0, FIRST_SECONDS, 2, server.people[:1])
+    settled = time.perf_counter() + ARRIVAL_SECONDS
     calm = load(THINK_SECONDS, seconds, 0, server.people)
     began, cpu = time.perf_counter(), cpu_seconds(server.pid)
     rushed = load(0.0, seconds / 2, 1, server.people)
@@ -232,6 +238,7 @@ def measure(server: Server, seconds: float, patience: float | None = None) -> di
     labels = sum(c.labels for c in rushed)
     return {
         **waited(calm),
+        **{f"settled_{name}": figures for name, figures in waited(calm, settled).items()},
         "labels_per_second_with_pauses": sum(c.labels for c in calm) / seconds,
         "saturation_labels_per_second": labels / taken,
         "saturation_cpu_milliseconds_per_label": 1000 * used / max(1, labels),
@@ -244,10 +251,13 @@ def measure(server: Server, seconds: float, patience: float | None = None) -> di
     }
 
 
-def waited(clients: Sequence[Client]) -> dict[str, dict[str, float]]:
-    """Milliseconds of each kind of request, over all clients."""
-    names = dict.fromkeys(name for client in clients for name in client.took)
-    return {name: milliseconds([t for client in clients for t in client.took[name]]) for name in names}
+def waited(clients: Sequence[Client], since: float = 0.0) -> dict[str, dict[str, float]]:
+    """Milliseconds of each kind of request that began after a moment, over all clients."""
+    times: dict[str, list[float]] = defaultdict(list)
+    for client in clients:
+        for name, waits in client.took.items():
+            times[name] += [seconds for began, seconds in waits if began >= since]
+    return {name: milliseconds(waits) for name, waits in times.items() if waits}
 
 
 def main() -> None:

@@ -132,13 +132,25 @@ def commands() -> dict[str, argparse.ArgumentParser]:
     return dict(choices)
 
 
-def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
-    flags = [sys.executable, "-X", "importtime", *COMMAND[1:], "--help"]
-    done = subprocess.run(flags, capture_output=True, text=True, cwd=tmp_path, timeout=60, check=False)
+def loaded_by(*arguments: str, cwd: Path) -> set[str]:
+    """The packages that a command loads."""
+    flags = [sys.executable, "-X", "importtime", *COMMAND[1:], *arguments]
+    done = subprocess.run(flags, capture_output=True, text=True, cwd=cwd, timeout=60, check=False)
     assert done.returncode == 0
-    loaded = {line.rsplit("|", 1)[-1].strip().split(".")[0] for line in done.stderr.splitlines()}
+    return {line.rsplit("|", 1)[-1].strip().split(".")[0] for line in done.stderr.splitlines()}
+
+
+def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
+    loaded = loaded_by("--help", cwd=tmp_path)
     assert "labeling" in loaded  # the list is what it should be
     assert not loaded & {"torch", "numpy", "gradio", "openai", "transformers", "pandas", "fastapi", "pydantic", "rich"}
+
+
+def test_the_store_loads_no_pandas(project: Path) -> None:
+    """sqlite-utils would, for a second of each command."""
+    loaded = loaded_by("export", "prompts.jsonl", "--what", "prompts", cwd=project)
+    assert "sqlite_utils" in loaded
+    assert not loaded & {"torch", "gradio", "openai", "transformers", "pandas", "fastapi"}
 
 
 @pytest.mark.parametrize("name", commands())

@@ -23,7 +23,7 @@ SEEDS = (0, 1, 2)
 def differences(recipe: str, folder: Path, world: dict[str, bool], seed: int) -> list[float]:
     """Gain in gold of each held-out prompt."""
     lived = World(seed, **world)
-    run_tiny(tiny_config(recipe, seed), folder / f"{seed}", lived)
+    run_tiny(tiny_config(recipe, seed, iterations=4), folder / f"{seed}", lived)
     before, *_, after = [e["gold_by_prompt"] for e in lived.of_kind("evaluation")]
     return [b - a for a, b in zip(before, after, strict=True)]
 
