@@ -34,7 +34,9 @@ from rlhf.online_loop import Improved, Progress, Report
 from rlhf.random_streams import python_stream, stream_seed
 from rlhf.reward_training import Accuracy, compare_scores
 
-FIRST_DECAY = 0.01  # weight decay of each member before anything was measured
+# Weight decay of each member before anything was measured. Much: a few labels are soon learned by heart, and an agent
+# goes where such a model errs before the next fit.
+FIRST_DECAY = 3.0
 KEPT_ITERATIONS = 2  # how many iterations' episodes may still be asked about
 
 

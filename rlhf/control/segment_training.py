@@ -21,6 +21,7 @@ from rlhf.random_streams import stream_seed, torch_stream
 
 OVERFITS, UNDERFITS = 1.5, 1.1  # validation / train loss above which the decay grows, below which it shrinks
 LEAST_DECAY, MOST_DECAY = 1e-4, 10.0
+CHECKS = 10  # of the decay in each fit, so that it comes from one end to the other in two
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def fit_segments(model: SegmentModel, data: LabeledSegments, decay: Sequence[flo
     optimizer = torch.optim.Adam(model.parameters(), lr=how.learning_rate)
     chance = torch_stream(how.seed, how.iteration, "fit")
     train = validation = torch.full((model.members,), torch.nan)
-    check_every = max(1, how.updates // 4)
+    check_every = max(1, how.updates // CHECKS)
     for update in range(1, how.updates + 1):
         chosen = torch.randint(len(data.slates), (min(how.slates_per_step, len(data.slates)),), generator=chance)
         candidates, targets, sampled = batches.cut(chosen.numpy())

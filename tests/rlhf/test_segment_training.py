@@ -160,6 +160,13 @@ def test_the_decay_shrinks_the_weights_of_its_own_member() -> None:
     assert torch.allclose(after[1:], before[1:], rtol=1e-6)
 
 
+def test_the_decay_arrives_within_one_fit() -> None:
+    """Random labels can only be learned by heart, so it doubles at nearly each of its ten checks."""
+    data, model = planted(0, 60, "random"), SegmentModel(FEATURES, 3, 64).eval()
+    fitted = fit_segments(model, data, (0.01,) * 3, SegmentFit(300, 1e-3, 64, 0, 1))
+    assert min(fitted.decay) > 1
+
+
 # A fit
 
 
