@@ -67,7 +67,7 @@ class SegmentRewardConfig:
     hidden: Positive = 64
     aggregation: Aggregation = "sum"
     label_noise: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    updates: Positive = 300
+    updates: Positive = 100
     first_updates: Positive = 300
     slates_per_step: Positive = 64
     learning_rate: Rate = 1e-3
