@@ -65,6 +65,7 @@ TASKS: dict[str, dict[str, Any]] = {
             "options": {**SAC, "gamma": 0.98},
         },
         "labels": {"anneal": 40},
+        "reward_model": {"updates": 300},
     },
     "half_cheetah": {
         "environment": {"id": "HalfCheetah-v5"},
@@ -129,7 +130,10 @@ def _config(task: str, seed: int, labels: dict[str, Any]) -> Any:
             **settings,
             "agent": {"parallel": 4, "normalise": True, **settings["agent"]},
             "labels": asked,
-            "reward_model": {"refit": "first" if asked["first_slates"] == total else "every"},
+            "reward_model": {
+                "refit": "first" if asked["first_slates"] == total else "every",
+                **settings.get("reward_model", {}),
+            },
         }
     )
 
@@ -275,7 +279,7 @@ def figure() -> str:
     """An SVG with a panel for each task: true return along the way, the mean over seeds, by arm."""
     runs = finished()
     wide, high, between = 330, 190, 70
-    whole = f"{2 * (wide + between) + 20} {2 * (high + between) + 40}"
+    whole = f"{2 * (wide + between) + 20} {-(-len(TASKS) // 2) * (high + between) + 40}"
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {whole}" '
         'font-family="sans-serif" font-size="13" fill="#334155" stroke-linejoin="round">'
