@@ -192,6 +192,7 @@ def _true(task: str, seed: int) -> dict[str, Any]:
     environment, steps = spec(config.environment), config.iterations * config.agent.steps
     plain = DummyVecEnv([lambda: make(environment) for _ in range(config.agent.parallel)])
     environments = normalised(plain, config.agent)
+    assert isinstance(environments, VecNormalize)
     model = make_algorithm(config.agent, environments, seed)
     began = time.monotonic()
     model.learn(steps)
@@ -202,8 +203,7 @@ def _true(task: str, seed: int) -> dict[str, Any]:
         seen, _ = env.reset(seed=10_000 + seed + 1_000 * n)
         ended = False
         while not ended:
-            known = environments.normalize_obs(seen) if isinstance(environments, VecNormalize) else seen
-            action = model.predict(known, deterministic=True)[0]
+            action = model.predict(environments.normalize_obs(seen), deterministic=True)[0]
             seen, reward, terminated, truncated, _ = env.step(action)
             total, ended = total + float(reward), terminated or truncated
     return {"return": total / 20, "labels": 0, "environment_steps": model.num_timesteps, "steps_per_second": speed}
@@ -265,7 +265,7 @@ def figure() -> str:
     """An SVG with a panel for each task: true return along the way, the mean over seeds, by arm."""
     runs = finished()
     wide, high, between = 330, 190, 70
-    whole = f"{2 * (wide + between) + 20} {-(-len(TASKS) // 2) * (high + between) + 40}"
+    whole = f"{2 * (wide + between) + 20} {2 * (high + between) + 40}"
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {whole}" '
         'font-family="sans-serif" font-size="13" fill="#334155" stroke-linejoin="round">'
