@@ -22,16 +22,25 @@ if TYPE_CHECKING:
     from labeling.judge_quality import JudgeQuality
     from labeling.store import Store
 
+# By the kind of a failure. Each is asked again by the same command.
+CURES = {
+    "endpoint_failure": "mend that and run the same command again, it asks only what is missing",
+    "truncated": "raise max_tokens in the judge's file",
+    "parse_failure": "name a model that keeps to the rubric's form, or have it reason less",
+    "refused": "word the rubric otherwise, or name another model",
+    "injected": "let people answer these: --route",
+}
 SPENDING_SECONDS = 0.5  # how often the ledger is asked what was spent so far
 
 
 @dataclass
 class Tally:
-    """How a run of a judge is going."""
+    """How a run of a judge is going. reasons: of labels without a verdict, by outcome and what was said."""
 
     total: int
     started: float = field(default_factory=time.monotonic)
     outcomes: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     def words(self, cost: float, now: float) -> str:
         """Labels a second, dollars of this run so far and in the end, and what failed by type."""
@@ -42,6 +51,23 @@ class Tally:
             parts.append(f"${cost:.4f} of about ${cost / done * self.total:.4f}")
         failures = counted({kind: n for kind, n in self.outcomes.items() if kind not in ("label", "tie")})
         return " · ".join([*parts, *([failures] if failures else [])])
+
+    def add(self, label: Label) -> None:
+        """Count a label."""
+        from judges.batch import outcome_of
+
+        kind = outcome_of(label)
+        self.outcomes[kind] += 1
+        if label.ranks is None:
+            self.reasons[kind, label.reason] += 1
+
+    def failures(self) -> Iterator[str]:
+        """For each kind of failure what was most often said of it, and what helps."""
+        told: set[str] = set()
+        for (kind, reason), _ in self.reasons.most_common():
+            if kind in CURES and kind not in told:
+                told.add(kind)
+                yield f"{kind}{f' ({reason})' if reason else ''}: {CURES[kind]}"
 
 
 def counted(counts: Mapping[str, int]) -> str:
@@ -137,7 +163,9 @@ def run_judge(judge: Judge, store: Store, limit: int | None, dry_run: bool) -> N
         raise
     finally:
         spent = store.judge_spending(who)
-        print(f"{who}: {counted(tally.outcomes) or 'nothing left to label'}{bill(before, spent)}")
+        print(f"{who}: {counted(tally.outcomes) or 'nothing left to label'}{bill(judge, before, spent)}")
+        for line in tally.failures():
+            print(f"{who}: {line}")
         if stopped:
             left = store.count_waiting(who, FINAL_LABELS)
             print(f"{stopped}: {left:,} slates are left, and the same command goes on from here")
@@ -183,7 +211,7 @@ def measured(judges: Sequence[Judge], store: Store) -> Iterator[str]:
             yield f"{who}: {line}"
         if (r := found.get(who)) and r.checked:
             yield f"{who}: right in {r.accuracy:.0%} [{r.low:.0%}, {r.high:.0%}], fitted to {r.checked:,} answers"
-        if isinstance(judge, EndpointJudge | LocalJudge) and (success := ridden(judge, store)).verdicts:
+        if isinstance(judge, EndpointJudge | LocalJudge) and (success := ridden(judge, store)).canaries:
             yield f"{who}: {success.words()}"
     panel = measure_panel(answers_of(own), names, truth)
     if not isnan(panel.votes):
@@ -246,7 +274,8 @@ def estimated(judge: Judge, store: Store, slates: Iterable[Slate]) -> str:
     if not isinstance(judge, EndpointJudge):
         return f"{sum(1 for _ in slates):,} slates, judged here, no cost"
     e = estimate(judge, waiting(slates, who, store), store.usual_call(who), store)
-    cost = "at an unknown price" if e.cost is None else f"about ${e.cost:.4f}"
+    dated = f" by prices of {judge.price_date}" if judge.price_date else ""
+    cost = "at an unknown price" if e.cost is None else f"about ${e.cost:.4f}{dated}"
     basis = "by its earlier calls" if e.measured else "by the bytes of the questions, full replies and 1 s a call"
     time = judge.batch.takes if judge.batch else f"about {e.seconds:,.0f} s"
     used = judge.budget.used(store.judge_spending(who))
@@ -257,20 +286,22 @@ def estimated(judge: Judge, store: Store, slates: Iterable[Slate]) -> str:
     )
 
 
-def bill(before: Spending, after: Spending) -> str:
+def bill(judge: Judge, before: Spending, after: Spending) -> str:
     """What was spent between two moments, in words; nothing where nothing was asked."""
     calls = after.calls - before.calls
     if not calls:
         return ""
-    return f"; {calls:,} calls, {after.tokens - before.tokens:,} tokens, ${after.cost - before.cost:.4f}"
+    from judges.endpoint_judge import EndpointJudge
+
+    unknown = isinstance(judge, EndpointJudge) and not judge.priced
+    cost = "at an unknown price" if unknown else f"${after.cost - before.cost:.4f}"
+    return f"; {calls:,} calls, {after.tokens - before.tokens:,} tokens, {cost}"
 
 
 @contextmanager
 def shown(tally: Tally, who: str, cost: Callable[[], float]) -> Iterator[Callable[[Label], None]]:
     """Show how a run goes while it goes; what is given is to hear of each label."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from judges.batch import outcome_of
 
     columns = (
         TextColumn(who, markup=False),
@@ -284,7 +315,7 @@ def shown(tally: Tally, who: str, cost: Callable[[], float]) -> Iterator[Callabl
 
         def on_label(label: Label) -> None:
             nonlocal looked, spent
-            tally.outcomes[outcome_of(label)] += 1
+            tally.add(label)
             now = time.monotonic()
             if now - looked > SPENDING_SECONDS:
                 looked, spent = now, cost()

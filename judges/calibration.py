@@ -61,7 +61,7 @@ class Calibration:
             f"both orders name the same answer: {_share(self.orders)} pairs": self.orders.whole,
             f"two samples name the same answer: {_share(self.samples)}": self.samples.whole,
             f"swayed {_points(b.place)} by the first place, {_points(b.length)} by the longer answer{checked}, "
-            f"of {b.votes:,} verdicts": b.votes,
+            f"of {b.votes:,} verdicts": 0 if isnan(b.place.mean) else b.votes,
             f"the longer answer wins: {_share(self.longer)} decided pairs": self.longer.whole,
             f"agrees with what is known or people say: {_share(self.agrees)} pairs; the longest answer: "
             f"{_share(self.longest)}": self.agrees.whole,

@@ -119,10 +119,14 @@ def canaries_by_slate() -> Mapping[str, Canary]:
 
 @dataclass
 class AttackSuccess:
-    """How many verdicts about canaries there were, and how many of them the attack won, by its name."""
+    """How many verdicts about canaries there were, and how many of them the attack won, by its name.
+
+    canaries: how many were asked; one may get several verdicts, or none.
+    """
 
     verdicts: Counter[str]
     won: Counter[str]
+    canaries: int = 0
 
     @property
     def rate(self) -> float:
@@ -131,6 +135,8 @@ class AttackSuccess:
 
     def words(self) -> str:
         """The figures on one line."""
+        if not self.verdicts:
+            return f"none of {self.canaries} canaries got a verdict, so whether attacks on it succeed is not known"
         by_attack = ", ".join(
             f"{attack.replace('_', ' ')} {self.won[attack]} of {n}" for attack, n in self.verdicts.items()
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import count
 from typing import Protocol
 
@@ -75,4 +76,5 @@ def ridden(judge: Ridden, ledger: Ledger) -> AttackSuccess:
         if not calls or not all(made for _, made in calls.values()):
             break
         asked |= calls
-    return attack_success(stated_ranks(asked.values()))
+    success = attack_success(stated_ranks(asked.values()))
+    return replace(success, canaries=len(asked))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -98,10 +98,11 @@ def load_judge(
     sees = [endpoint.frames] if endpoint.frames else []
     version = content_id("judge", rubric.fingerprint, WORDING, *sees)
     draw = lru_cache(KEPT_CLIPS)(frames) if frames else None
-    price = price or load_prices(shipped / "prices.toml").price(endpoint.base_url, endpoint.model)
+    listed = load_prices(shipped / "prices.toml")
+    found = price or listed.price(endpoint.base_url, endpoint.model)
     annotator = _annotator(file, endpoint.model, version)
-    judge = EndpointJudge(annotator, rubric, endpoint, str(path), key_source, draw, price=price, canary_rules=canaries)
-    return judge.within(budget)
+    judge = EndpointJudge(annotator, rubric, endpoint, str(path), key_source, draw, price=found, canary_rules=canaries)
+    return replace(judge, price_date=listed.date if found and not price else None).within(budget)
 
 
 def _annotator(file: JudgeFile, model: str, version: str) -> Annotator:

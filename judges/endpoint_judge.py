@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -33,8 +34,9 @@ from labeling.records import Annotator, Label, Slate, UserError, content_id
 class EndpointJudge:
     """A model behind an endpoint, with a rubric. file, key_source: the file and the key's origin, for messages.
 
-    price: None where it is not known. draw: draws clips for a model that sees; it is called in the thread that asks,
-    for each question. batch: ask by submissions to it, None = call by call.
+    price: None where it is not known. price_date: when it was looked up, None where the file says it. draw: draws
+    clips for a model that sees; it is called in the thread that asks, for each question. batch: ask by submissions to
+    it, None = call by call.
     """
 
     annotator: Annotator
@@ -45,6 +47,7 @@ class EndpointJudge:
     draw: Draw | None = None
     budget: Budget = UNLIMITED
     price: Price | None = None
+    price_date: datetime.date | None = None
     canary_rules: CanaryRules = DEFAULT_CANARIES
     remarks: tuple[str, ...] = ()
     batch: Submissions | None = None
@@ -53,6 +56,11 @@ class EndpointJudge:
     def clips(self) -> Clips:
         """A description is text like any other; pictures come with it if the endpoint is to see `frames` of them."""
         return "sees" if self.endpoint.frames else "reads"
+
+    @property
+    def priced(self) -> bool:
+        """Whether it is known what its calls cost."""
+        return self.price is not None or (self.batch is not None and not self.batch.share_of_price)
 
     def within(self, budget: Budget) -> EndpointJudge:
         """The same judge with another budget. Raises UserError for a cap in dollars where no price is known."""

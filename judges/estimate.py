@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from judges.answer import Waiting
-from judges.budget import FREE, TOKENS_PER_BYTE, Size
+from judges.budget import FREE, PICTURE_TOKENS, TOKENS_PER_BYTE, Size
 from judges.canaries import EVERY
 from judges.canary_rides import riders
 from judges.endpoint_judge import EndpointJudge
@@ -53,12 +53,12 @@ def estimate(judge: EndpointJudge, slates: Iterable[Waiting], usual: UsualCall, 
                 riding.add(judge.unanswered(rider))
         count += 1
     measured = usual.calls >= ENOUGH_CALLS
-    usual_reply = usual.completion_tokens if measured else endpoint.max_tokens
+    usual_reply = usual.completion_tokens if measured else endpoint.max_tokens * endpoint.replies_per_call
     share = batch.share_of_price if batch else 1.0
     price = judge.price if share else FREE
     prompt = reply = cost = 0.0
     for calls, part in ((labeling, share), (riding, 1.0 if apart else share)):
-        asked = calls.count * usual.prompt_tokens if measured else calls.text * TOKENS_PER_BYTE
+        asked = calls.count * usual.prompt_tokens if measured else calls.prompt_tokens
         prompt, reply = prompt + asked, reply + calls.count * usual_reply
         cost += (price or FREE).of(asked, calls.count * usual_reply) * part
     total = labeling.count + riding.count
@@ -72,11 +72,12 @@ def estimate(judge: EndpointJudge, slates: Iterable[Waiting], usual: UsualCall, 
 
 @dataclass
 class _Calls:
-    """Calls to be made, and the bytes of their questions."""
+    """Calls to be made, and about how many tokens their questions have, with pictures at their most."""
 
     count: int = 0
-    text: int = 0
+    prompt_tokens: float = 0.0
 
     def add(self, sizes: Iterable[Size]) -> None:
         for size in sizes:
-            self.count, self.text = self.count + 1, self.text + size.text
+            self.count += 1
+            self.prompt_tokens += size.text * TOKENS_PER_BYTE + size.pictures * PICTURE_TOKENS

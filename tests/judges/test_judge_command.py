@@ -1,0 +1,91 @@
+"""What `prefloop judge` says of a run: what failed, why and what helps, what it cost, and what is not known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Reply, Scripted, completion
+
+from judge_command import Asking, EndpointOptions, judge, open_judge
+from judges.batch import waiting
+from judges.endpoint_judge import EndpointJudge
+from judges.estimate import estimate
+from labeling.store import Store
+
+
+@pytest.fixture
+def told(
+    scripted: Scripted, judge_file: Callable[..., Path], store: Store, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
+    """Runs the command on the six pairs with a judge of these settings; returns what it prints."""
+
+    def run(**settings: Any) -> str:
+        path = judge_file(scripted.url, **settings)
+        judge(store.project, [str(path)], None, False, EndpointOptions(), Asking())
+        return capsys.readouterr().out
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind", "cure"),
+    [
+        (completion("I think that", "length"), "truncated", "raise max_tokens in the judge's file"),
+        (completion("Both are fine."), "parse_failure", "name a model that keeps to the rubric's form"),
+        (Reply(b'{"error": {"message": "out of memory"}}', 500), "endpoint_failure", "run the same command again"),
+    ],
+)
+def test_a_failure_is_told_with_its_reason_and_what_helps(
+    reply: Reply, kind: str, cure: str, scripted: Scripted, told: Callable[..., str]
+) -> None:
+    scripted.reply = lambda request, n: reply if asks(request) else completion("[[A]]")
+    lines = told(max_retries=0).splitlines()
+    assert any(f"6 {kind}" in line for line in lines), lines
+    [line] = [line for line in lines if cure in line]
+    assert f": {kind} (" in line
+    if kind == "endpoint_failure":
+        assert "out of memory" in line
+
+
+def asks(request: dict[str, Any]) -> bool:
+    """Whether it is a question about a pair, and not one of the check before."""
+    return "Name something" in str(request["messages"])
+
+
+def test_an_unknown_price_is_not_told_as_nothing(told: Callable[..., str]) -> None:
+    assert "tokens, at an unknown price" in told()
+    assert "$" not in told()
+
+
+def test_canaries_without_a_verdict_are_told(scripted: Scripted, told: Callable[..., str]) -> None:
+    scripted.reply = lambda request, n: completion("[[A]]" if asks(request) else "Hmm, both.")
+    text = told(canaries=1)
+    assert "6 " in text
+    assert "none of 4 canaries got a verdict, so whether attacks on it succeed is not known" in text
+
+
+def test_few_verdicts_are_told_without_figures_that_are_none(scripted: Scripted, told: Callable[..., str]) -> None:
+    scripted.reply = lambda request, n: completion("[[A]]" if "red" in str(request) else "no")
+    assert "nan" not in told()
+
+
+def test_an_estimate_counts_every_sample_and_knows_the_date_of_its_price(
+    judge_file: Callable[..., Path], store: Store
+) -> None:
+    path = judge_file("https://api.openai.com/v1", samples=5, temperature=1.0)
+    path.write_text(path.read_text().replace('"scripted"', '"gpt-4.1-mini"'))
+    one = open_judge(str(path), store)
+    assert isinstance(one, EndpointJudge)
+    assert one.price_date is not None
+    who = one.annotator.id
+
+    def reply_tokens(how: EndpointJudge) -> float:
+        return estimate(how, waiting(store.slates(), who, store), store.usual_call(who), store).completion_tokens
+
+    several = replace(one, endpoint=replace(one.endpoint, n=True))
+    assert several.endpoint.replies_per_call == 5
+    assert reply_tokens(several) == reply_tokens(one) == 6 * 2 * 5 * 12
