@@ -106,7 +106,7 @@ def _run(
     from rlhf.online_loop import Surroundings, run_loop
 
     def beside(name: str) -> str:
-        return str(path.parent / name) if name.endswith((".toml", ".jsonl")) else name
+        return str(path.parent / name) if name.endswith((".toml", ".md", ".jsonl")) else name
 
     judges = [open_judge(beside(name), store) for name in config.labels.judges]
     what, make, gold = (

@@ -75,7 +75,7 @@ def load_judge(
     asked = {key: data.pop(key) for key in OWN_KEYS[kind] & data.keys()}
     file = validated(JudgeFile, data, path, others=OWN_KEYS[kind])
     rubric = load_rubric(
-        str(path.parent / file.rubric) if file.rubric.endswith(".toml") else file.rubric, shipped / "rubrics"
+        str(path.parent / file.rubric) if file.rubric.endswith((".toml", ".md")) else file.rubric, shipped / "rubrics"
     )
     if kind == "criteria":
         score(rubric, Prompt((Message("user", "?"),)), Candidate(""))  # says so when the rubric has no criteria

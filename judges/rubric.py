@@ -1,4 +1,4 @@
-"""A rubric: what "better" means, in words for a model and in criteria that need none. It is data in a TOML file."""
+"""A rubric: what "better" means, in words for a model and in criteria that need none. Its file is TOML or Markdown."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 
 from judges.criteria import STRICT, Criterion, Weight, clip01, words
-from judges.toml_data import read_toml, validated
+from judges.toml_data import read_markdown, read_toml, validated
 from labeling.records import Candidate, Prompt, UserError, content_id
 
 ADDED_LATER = ("aspects", "examples", "references", "reasoning", "scale")
@@ -114,15 +114,21 @@ def score(rubric: Rubric, prompt: Prompt, candidate: Candidate) -> float:
 
 
 def load_rubric(name_or_path: str, rubrics: Path) -> Rubric:
-    """Load a rubric by the name of a shipped one (a TOML file in the folder `rubrics`) or by a path to a TOML file.
+    """Load a rubric by the name of a shipped one (a TOML file in the folder `rubrics`) or by the path of a file.
 
-    Raises UserError, one line with file, key and cure, when there is no such rubric or it is not valid.
+    A Markdown file is its instructions, named as the file is; all else may stand in TOML at its top, between two lines
+    of +++. Raises UserError, one line with file, key and cure, when there is no such rubric or it is not valid.
     """
     path = Path(name_or_path)
+    if path.suffix == ".md":
+        data, instructions = read_markdown(path)
+        return validated(Rubric, {"name": path.stem, "instructions": instructions, **data}, path)
     if path.suffix != ".toml":
         path = rubrics / f"{name_or_path}.toml"
         shipped = sorted(p.stem for p in rubrics.glob("*.toml"))
         if path.stem not in shipped:
             known = ", ".join(shipped)
-            raise UserError(f"there is no rubric {name_or_path!r}: use one of {known}, or the path of a .toml file")
+            raise UserError(
+                f"there is no rubric {name_or_path!r}: use one of {known}, or the path of a .toml or .md file"
+            )
     return validated(Rubric, read_toml(path), path)

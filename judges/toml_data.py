@@ -16,14 +16,42 @@ T = TypeVar("T")
 LONGEST_SHOWN = 80
 
 
+FENCE = "+++"  # the line before and the line after the TOML at the top of a Markdown file
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """The content of a TOML file. Raises UserError naming file (and line) when it cannot be read."""
+    return _parsed(_text(path), path)
+
+
+def read_markdown(path: Path) -> tuple[dict[str, Any], str]:
+    """The TOML between two lines +++ at the top of a Markdown file, {} without, and the text below it.
+
+    Raises UserError naming the file (and the line within the TOML).
+    """
+    text = _text(path).lstrip("\n")
+    first, _, rest = text.partition("\n")
+    if first.strip() != FENCE:
+        return {}, text.strip()
+    lines = rest.splitlines()
+    ends = [n for n, line in enumerate(lines) if line.strip() == FENCE]
+    if not ends:
+        raise UserError(f"{path}: the line {FENCE} at its top has no second one: end the TOML with another")
+    return _parsed("\n".join(lines[: ends[0]]), path), "\n".join(lines[ends[0] + 1 :]).strip()
+
+
+def _text(path: Path) -> str:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return path.read_text(encoding="utf-8")
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}): check the path") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: is not UTF-8 text (byte {error.start}): save it as UTF-8") from error
+
+
+def _parsed(text: str, path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{path}: is not valid TOML: {error}") from error
 

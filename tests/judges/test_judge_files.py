@@ -50,6 +50,36 @@ def test_a_mistake_in_a_rubric(text: str, says: list[str], tmp_path: Path) -> No
         assert part in str(error.value)
 
 
+def test_a_rubric_in_markdown(tmp_path: Path, judge_file: Callable[..., Path]) -> None:
+    path = tmp_path / "kind.md"
+    path.write_text("# What is better\n\nThe **kind** answer.\n")
+    plain = load_rubric(str(path), DATA / "rubrics")
+    assert (plain.name, plain.instructions) == ("kind", "# What is better\n\nThe **kind** answer.")
+    path.write_text(
+        '+++\nscale = [1, 10]\n[[aspects]]\nname = "tone"\ndescription = "warm"\n+++\nThe kind one.\n\n+++ no\n'
+    )
+    more = load_rubric(str(path), DATA / "rubrics")
+    assert (more.scale, more.aspects[0].name, more.instructions) == ((1, 10), "tone", "The kind one.\n\n+++ no")
+    judge = load_judge(judge_file("http://127.0.0.1:1/v1", rubric="kind.md"), DATA)
+    assert judge.rubric == more
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "instructions = '': string should have at least 1 character"),
+        ("+++\nscale = [1, 10]\nThe kind one.", r"the line \+\+\+ at its top has no second one"),
+        ("+++\nscale = !\n+++\nx", "is not valid TOML"),
+        ("+++\nscal = 1\n+++\nx", "scal is not a known key"),
+    ],
+)
+def test_a_mistake_in_a_rubric_in_markdown(text: str, says: str, tmp_path: Path) -> None:
+    path = tmp_path / "kind.md"
+    path.write_text(text)
+    with pytest.raises(UserError, match=says):
+        load_rubric(str(path), DATA / "rubrics")
+
+
 def test_an_unknown_rubric_names_the_shipped_ones() -> None:
     with pytest.raises(
         UserError, match="'consice': use one of brief, clip, code, concise, friendly, harmless, helpful, honest"
