@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -138,8 +140,126 @@ def test_a_redirect_is_no_arrival_and_a_dead_address_harms_no_other(store: Store
     assert not store.remove_webhook(1)
 
 
+@pytest.fixture
+def odd_receiver() -> Iterator[Callable[[Callable[[socket.socket], None]], int]]:
+    """Listens, and lets the given function do as it likes with the first connection; returns the port."""
+    listeners: list[socket.socket] = []
+
+    def listen(answer: Callable[[socket.socket], None]) -> int:
+        listener = socket.create_server(("127.0.0.1", 0))
+        listeners.append(listener)
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                answer(connection)
+
+        threading.Thread(target=serve, daemon=True).start()
+        return int(listener.getsockname()[1])
+
+    yield listen
+    for listener in listeners:
+        listener.close()
+
+
+def drip(beginning: bytes) -> Callable[[socket.socket], None]:
+    def answer(connection: socket.socket) -> None:
+        connection.sendall(beginning)
+        for _ in range(200):  # until the other side hangs up
+            time.sleep(0.05)
+            try:
+                connection.sendall(b"x")
+            except OSError:
+                return
+
+    return answer
+
+
+def no_http(connection: socket.socket) -> None:
+    connection.recv(10)
+    connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
+
+
+def test_whoever_answers_with_no_http_harms_no_other(
+    store: Store, receiver: Receiver, odd_receiver: Callable[..., int]
+) -> None:
+    for url in (f"http://127.0.0.1:{odd_receiver(no_http)}/", "http://a b/", "http://127.0.0.1:abc/", "x"):
+        store.add_webhook(url, "s", ("label",))
+    store.add_webhook(receiver.url, "s", ("label",))
+    sender = Sender(store)
+    label(store, 0)
+    sender.send_new()
+    sender.close()
+    assert len(receiver.told) == 1
+    errors = [hook.last_error for hook in store.webhooks()]
+    assert errors[0].startswith("it answered with no HTTP: SSH-2.0-OpenSSH")
+    assert [bool(error) for error in errors] == [True] * 4 + [False]
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("beginning", [b"", b"HTTP/1.1 200 OK\r\nx: "])
+def test_whoever_drips_is_hung_up_on(
+    store: Store,
+    receiver: Receiver,
+    odd_receiver: Callable[..., int],
+    monkeypatch: pytest.MonkeyPatch,
+    scheme: str,
+    beginning: bytes,
+) -> None:
+    monkeypatch.setattr(webhooks, "TIMEOUT_SECONDS", 0.5)  # longer than from byte to byte
+    record = b"\x16\x03\x03\x40\x00"  # so much of a handshake is to come
+    port = odd_receiver(drip(record if scheme == "https" else beginning))
+    store.add_webhook(f"{scheme}://127.0.0.1:{port}/", "s", ("label",))
+    store.add_webhook(receiver.url, "s", ("label",))
+    sender = Sender(store)
+    label(store, 0)
+    began = time.monotonic()
+    sender.send_new()
+    assert time.monotonic() - began < 4
+    sender.close()
+    assert len(receiver.told) == 1
+    assert "did not answer within" in store.webhooks()[0].last_error
+
+
+def test_the_thread_outlives_what_nobody_foresaw(
+    store: Store, receiver: Receiver, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(webhooks, "POLL_SECONDS", 0.01)
+    store.add_webhook("http://127.0.0.1:9/", "s", ("label",))
+    store.add_webhook(receiver.url, "s", ("label",))
+    label(store, 0)
+    post, found = webhooks._post, store.webhooks
+    failures = iter([RuntimeError("of the store")])
+
+    def unforeseen(url: str, *given: Any) -> None:
+        if url != receiver.url:
+            raise RuntimeError("of one hook")
+        post(url, *given)
+
+    def hooks() -> Any:
+        for error in failures:
+            raise error
+        return found()
+
+    monkeypatch.setattr(webhooks, "_post", unforeseen)
+    monkeypatch.setattr(store, "webhooks", hooks)
+    sender = Sender(store)
+    until = time.monotonic() + 10
+    while not receiver.told and time.monotonic() < until:
+        time.sleep(0.01)
+    sender.close()
+    assert len(receiver.told) == 1
+    assert store.webhooks()[0].last_error == "of one hook"
+    assert "of the store" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
-    "url", ["", "file:///etc/passwd", "ftp://x/", "http://", "javascript:alert(1)", "http://" + "x" * 2000]
+    "url",
+    [
+        *("", "file:///etc/passwd", "ftp://x/", "http://", "javascript:alert(1)", "http://" + "x" * 2000),
+        *("http://a b/", "http://a/b c", " http://a/", "http://a/\n", "http://a\t/", "http://a/\x7f", "http://[x"),
+        *("http://a:abc/", "http://a:70000/", "http://a:0/", "http://a:-1/", "http://name:word@a/"),
+    ],
 )
 def test_what_is_no_address_is_refused(url: str) -> None:
     with pytest.raises(UserError, match="no address for a webhook"):
