@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from labeling.run_figures import plain
 from labeling.run_view import (
@@ -60,6 +61,11 @@ def section(title: str, body: str, note: str = "") -> str:
     """A titled card; `body` is markup, `title` and `note` are text."""
     said = f'<p class="note">{escape(note)}</p>' if note else ""
     return f'<section class="card"><h3>{escape(title)}</h3>{said}{body}</section>'
+
+
+def download(run: str) -> str:
+    """A link to all figures of a run as a file."""
+    return f'<p class="files"><a href="/api/runs/{quote(run, safe="")}/csv" download>All figures as CSV</a></p>'
 
 
 # Status

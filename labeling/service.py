@@ -25,7 +25,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from labeling import account_routes, clip_routes, quality_routes
+from labeling import account_routes, clip_routes, quality_routes, run_routes
 from labeling.assignment import (
     LEASE_SECONDS,
     SIZES,
@@ -185,6 +185,7 @@ def api(store: Store, clips: Clips | None = None) -> FastAPI:
 
     account_routes.add_to(app, store)
     quality_routes.add_to(app, store)
+    run_routes.add_to(app, store)
     static.add_to(app, store)
     clip_routes.add_to(app, clips)
     return app

@@ -74,7 +74,7 @@ PIECES: dict[str, Callable[[Snapshot, float], str]] = {
     "goal": lambda s, now: run_clips.goal(s.view),
     "clips": lambda s, now: run_clips.clips(s.view),
     "labels": lambda s, now: people(s.view, s.labels, s.prompts or {}),
-    "plots": lambda s, now: run_plots.plots(s.view),
+    "plots": lambda s, now: run_plots.plots(s.view) + run_panels.download(s.view.run),
     "samples": lambda s, now: run_panels.samples(s.view),
     "sources": lambda s, now: run_panels.sources(s.view),
     "latest": lambda s, now: run_panels.latest(s.view),
