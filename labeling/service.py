@@ -25,7 +25,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from labeling import account_routes, clip_routes, quality_routes, run_routes
+from labeling import account_routes, clip_routes, quality_routes, run_routes, unknown_routes
 from labeling.assignment import (
     LEASE_SECONDS,
     SIZES,
@@ -188,6 +188,7 @@ def api(store: Store, clips: Clips | None = None) -> FastAPI:
     run_routes.add_to(app, store)
     static.add_to(app, store)
     clip_routes.add_to(app, clips)
+    unknown_routes.add_to(app)
     return app
 
 

@@ -23,7 +23,7 @@ from fastapi.testclient import TestClient
 
 from labeling.assignment import display_order, ranks_of_candidates
 from labeling.records import Annotator, Candidate, Lineage, Message, Prompt, Slate, UserError
-from labeling.service import serve
+from labeling.service import api, create_app, serve
 from labeling.store import Store
 
 KEYS = (f"test-key-{n}" for n in count())
@@ -332,9 +332,17 @@ def test_a_huge_body_is_refused_whether_it_says_its_length_or_not(client):
         assert (reply.status_code, only_error(reply)) == (413, "the request is longer than 64 kB")
 
 
-def test_unknown_routes_and_methods_answer_in_json(client):
-    assert (client.get("/api/nothing").status_code, only_error(client.get("/api/nothing"))) == (404, "Not Found")
-    assert (client.get("/api/lease").status_code, only_error(client.get("/api/lease"))) == (405, "Method Not Allowed")
+@pytest.mark.parametrize("make", [api, create_app])
+def test_unknown_routes_and_methods_answer_in_json(make, store):
+    client = TestClient(make(store), base_url="http://127.0.0.1:7860", raise_server_exceptions=False)
+    for path, status, says in (
+        ("/api/nothing", 404, "there is no /api/nothing: /api/docs lists what there is"),
+        ("/api/", 404, "there is no /api/: /api/docs lists what there is"),
+        ("/api/lease", 405, "/api/lease takes POST, not GET"),
+    ):
+        reply = client.get(path)
+        assert (reply.status_code, only_error(reply)) == (status, says)
+    assert client.get("/api/openapi.json").status_code == 200
 
 
 def test_a_store_in_trouble_is_a_retry_and_not_a_crash(client, store, monkeypatch):
