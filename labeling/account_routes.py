@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
 
 from anyio import CapacityLimiter, to_thread
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import FastAPI, HTTPException, Path, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -21,6 +21,7 @@ from labeling.webhooks import check_hook
 Name = Annotated[str, Field(pattern=NAME)]
 Secret = Annotated[str, Field(min_length=1, max_length=100)]
 Password = Annotated[str, Field(min_length=1, max_length=1024)]
+HookId = Annotated[int, Path(ge=1, lt=2**63)]  # no database has a larger one
 # Each try takes 32 MiB and a core. Threads of their own: a flood of tries must not keep an answer waiting.
 HASHING_AT_ONCE = 2
 Result = TypeVar("Result")
@@ -237,7 +238,7 @@ def add_to(app: FastAPI, store: Store) -> None:
         return {"id": store.add_webhook(what.url, secret, tuple(what.events)), "secret": secret}
 
     @app.delete("/api/webhooks/{hook_id}")
-    def end_hook(hook_id: int, request: Request) -> dict[str, Any]:
+    def end_hook(hook_id: HookId, request: Request) -> dict[str, Any]:
         """Tell an address no more."""
         signed_in(request)
         return {"ended": store.remove_webhook(hook_id)}

@@ -231,6 +231,14 @@ def test_only_owners_look_after_people(people: dict[str, TestClient]) -> None:
     assert link.startswith("http://127.0.0.1:7860/join#")  # behind #: never in a log
 
 
+def test_a_number_that_no_database_keeps_is_refused_in_one_line(people: dict[str, TestClient]) -> None:
+    for number in ("999999999999999999999999", str(2**63), "0", "-1", "x"):
+        reply = people["owner"].delete(f"/api/webhooks/{number}")
+        assert (reply.status_code, list(reply.json())) == (422, ["error"]), number
+        assert "hook_id" in reply.json()["error"]
+    assert people["owner"].delete(f"/api/webhooks/{2**63 - 1}").json() == {"ended": False}
+
+
 def test_a_label_is_of_who_signed_in_and_a_forged_name_is_refused(store: Store, people: dict[str, TestClient]) -> None:
     add_slates(store)
     forged = people["labeler"].post("/api/lease", json={"annotator": "some-owner"})

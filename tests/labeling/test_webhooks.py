@@ -176,8 +176,9 @@ def drip(beginning: bytes) -> Callable[[socket.socket], None]:
 
 
 def no_http(connection: socket.socket) -> None:
-    connection.recv(10)
     connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
+    while connection.recv(65536):  # to hang up on what was not read would be a reset
+        pass
 
 
 def test_whoever_answers_with_no_http_harms_no_other(
