@@ -12,6 +12,7 @@ import hmac
 import ipaddress
 import re
 import secrets
+import unicodedata
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -74,6 +75,11 @@ def check_name(name: str) -> str:
     if not re.fullmatch(NAME, name):
         raise UserError(f"the name {name[:80]!r} does not fit: use 1 to 64 letters, digits or . _ @ -")
     return name
+
+
+def alike(name: str) -> str:
+    """The same for names that people would take for one: in capitals or not, and however composed."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
 
 
 def check_role(role: str) -> Role:

@@ -16,6 +16,7 @@ from labeling.accounts import (
     Role,
     Session,
     SessionKind,
+    alike,
     check_name,
     check_role,
     guessers,
@@ -73,22 +74,44 @@ class StoredAccounts(ProjectDatabase):
     def join(self, secret: str, name: str, password: str) -> Account:
         """Make the account that an invitation is for; it can be used once.
 
+        Labels that are here already belong to whoever gave them, so nobody joins under a name that has some. Only the
+        account that begins with an owner's invitation may be: who made that one holds the project's files.
+
         Raises NotAllowed for an invitation that is unknown, used or expired, UserError for a name that is taken or
         does not fit and for a password that is too short.
         """
         check_name(name)
+        self._invited_as(secret)  # before the hash: a stranger must not keep those who sign in waiting
         kept = hash_password(password)  # before the transaction: it takes a while
         now = time.time()
         with self.writing() as db:
-            found = self.rows("SELECT * FROM invite WHERE token = ?", [secret_id(secret)])
-            if not found or found[0]["used_by"] is not None or found[0]["expires"] < now:
-                raise NotAllowed("this invitation was used, has expired or never was: ask for a new one")
-            if self.rows("SELECT 1 FROM account WHERE lower(name) = lower(?)", [name]):
+            role = self._invited_as(secret)
+            if self._accounts_like(name):
                 raise UserError(f"the name {name!r} is taken: choose another")
-            role = found[0]["role"]
+            if self._has_labels(name) and not (role == "owner" and not self.accounts()):
+                raise UserError(f"there are labels of a {name!r} already: choose another name")
             db.execute("INSERT INTO account VALUES (?, ?, ?, ?, NULL)", [name, role, kept, now])
             db.execute("UPDATE invite SET used_by = ? WHERE token = ?", [name, secret_id(secret)])
         return Account(name, role, now)
+
+    def _invited_as(self, secret: str) -> Role:
+        """The role that an open invitation is for. Raises NotAllowed for any other."""
+        found = self.rows("SELECT * FROM invite WHERE token = ?", [secret_id(secret)])
+        if not found or found[0]["used_by"] is not None or found[0]["expires"] < time.time():
+            raise NotAllowed("this invitation was used, has expired or never was: ask for a new one")
+        return check_role(found[0]["role"])
+
+    def _accounts_like(self, name: str) -> list[Account]:
+        """The accounts whose name people would take for this one."""
+        return [account for account in self.accounts() if alike(account.name) == alike(name)]
+
+    def _has_labels(self, name: str) -> bool:
+        """Whether a person of such a name labelled before accounts were there, or elsewhere."""
+        rows = self.rows(
+            "SELECT id FROM annotator WHERE EXISTS (SELECT 1 FROM label WHERE annotator = annotator.id) "
+            "AND substr(id, 1, 6) = 'human:'"
+        )
+        return any(alike(row["id"][6:]) == alike(name) for row in rows)
 
     def sign_in(self, name: str, password: str, address: str, browser: str = "") -> str:
         """The secret of a new browser session. browser: what `know_browser` gave to this one before.
@@ -175,9 +198,10 @@ class StoredAccounts(ProjectDatabase):
         """
         check_name(name)
         with self.writing() as db:
-            found = self.rows("SELECT * FROM account WHERE lower(name) = lower(?)", [name])
-            if found and not _account(found[0]).script:
-                raise UserError(f"{name} is a person: choose another name for a program")
+            found = self._accounts_like(name)
+            if found and (not found[0].script or found[0].name != name):
+                whose = "a program of nearly that name" if found[0].script else "a person"
+                raise UserError(f"{found[0].name} is {whose}: choose another name for a program")
             if not found:
                 db.execute("INSERT INTO account VALUES (?, 'labeler', ?, ?, NULL)", [name, NO_PASSWORD, time.time()])
 

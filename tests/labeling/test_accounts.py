@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 
 from labeling import accounts, stored_accounts
 from labeling.accounts import WITH_MANY, WITH_ONE, hash_password, network, password_fits, still_counted, wait_after
-from labeling.records import Candidate, Message, Prompt, Slate, UserError
+from labeling.records import Annotator, Candidate, Label, Message, Prompt, Slate, UserError
 from labeling.service import api
 from labeling.sign_in import COOKIE, verdict
 from labeling.store import Store
@@ -107,6 +107,64 @@ def test_an_invitation_is_good_once_and_for_its_time(store: Store) -> None:
         store.join(store.invite("owner", "test"), "ANN", PASSWORD)  # no twins that look alike
     with pytest.raises(UserError, match="there is no role 'god'"):
         store.invite("god", "test")
+
+
+def label_as(store: Store, annotator: str) -> None:
+    """One label from before, or from elsewhere."""
+    store.add_annotator(Annotator(annotator, "human"))
+    slate = Slate(Prompt((Message("user", annotator),)), (Candidate("a"), Candidate("b")))
+    store.add_slates([slate])
+    store.add_labels([Label(slate.id, annotator, "ranked", next(KEYS), (1, 2), order=(0, 1))])
+
+
+@pytest.mark.parametrize("role", ["owner", "reviewer", "labeler"])
+def test_nobody_joins_into_the_labels_of_somebody_else(store: Store, people: dict[str, TestClient], role: str) -> None:
+    for annotator in ("human:ann@x.org", "human:local", "import:pairs"):
+        label_as(store, annotator)
+    store.add_annotator(Annotator("human:idle", "human"))
+    secret = store.invite(role, "test")
+    for name in ("ann@x.org", "Ann@X.org", "local"):
+        body = {"invitation": secret, "name": name, "password": PASSWORD}
+        reply = TestClient(api(store), base_url="http://127.0.0.1:7860").post("/api/join", json=body)
+        assert reply.status_code == 422
+        assert reply.json() == {"error": f"there are labels of a {name!r} already: choose another name"}
+    assert store.join(secret, "idle", PASSWORD).name == "idle"  # the refusals did not use the invitation up
+    assert store.join(store.invite(role, "test"), "pairs", PASSWORD).name == "pairs"
+
+
+def test_whoever_labelled_here_alone_goes_on_as_the_first_owner(store: Store) -> None:
+    label_as(store, "human:ann")
+    with pytest.raises(UserError, match="labels of a 'ann'"):
+        store.join(store.invite("labeler", "test"), "ann", PASSWORD)
+    owner = member(store, "ann", "owner")
+    assert len(owner.get("/api/recent").json()["answers"]) == 1
+    label_as(store, "human:bob")
+    with pytest.raises(UserError, match="labels of a 'bob'"):
+        store.join(store.invite("owner", "test"), "bob", PASSWORD)
+
+
+@pytest.mark.parametrize(("one", "other"), [("éve", "ÉVE"), ("straße", "STRASSE"), ("fi", "\ufb01"), ("A1", "a\uff11")])
+def test_names_that_look_alike_are_one(store: Store, one: str, other: str) -> None:
+    store.join(store.invite("owner", "test"), one, PASSWORD)
+    with pytest.raises(UserError, match="is taken: choose another"):
+        store.join(store.invite("labeler", "test"), other, PASSWORD)
+    with pytest.raises(UserError, match=f"{one} is a person"):
+        store.add_script(other)
+    store.add_script(f"{one}-bot")
+    store.add_script(f"{one}-bot")
+    with pytest.raises(UserError, match=f"{one}-bot is a program of nearly that name"):
+        store.add_script(f"{other}-bot")
+
+
+def test_a_stranger_without_an_invitation_has_nothing_hashed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[str] = []
+    monkeypatch.setattr(stored_accounts, "hash_password", lambda password: hashed.append(password) or "x")
+    for bad in ("guess", store.invite("labeler", "test", seconds=-1)):
+        with pytest.raises(NotAllowed):
+            store.join(bad, "bob", PASSWORD)
+    assert hashed == []
+    store.join(store.invite("labeler", "test"), "bob", PASSWORD)
+    assert hashed == [PASSWORD]
 
 
 def test_nobody_learns_from_a_refusal_whether_a_name_exists(store: Store, people: dict[str, TestClient]) -> None:
