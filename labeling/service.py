@@ -4,7 +4,7 @@ Gradio's events drop rapid clicks, so what must not be lost does not go through 
 after its commit, and its client_key makes a retry harmless. Replies are blind: candidates in the order in which
 they are shown, and nothing about where they come from. A reply names two slates: the one to answer now, and the one
 after it, so that the browser can fetch its clips meanwhile; both are leased to this person. Every error reply is
-{"error": one line}.
+{"error": one line}; one to a page whose person is not the one who signed in says who that is, in "signed_in".
 """
 
 from __future__ import annotations
@@ -192,6 +192,15 @@ def api(store: Store, clips: Clips | None = None) -> FastAPI:
     return app
 
 
+class SomebodyElse(HTTPException):
+    """The page labels as somebody else than who signed in, as happens when another tab of the browser signs in."""
+
+    def __init__(self, signed_in: str, named: str) -> None:
+        line = f"you are signed in as {signed_in}: nobody labels for somebody else, so sign in as {named} again"
+        super().__init__(403, line)
+        self.signed_in = signed_in
+
+
 def _person(store: Store, request: Request, asked: LeaseRequest) -> str:
     """The annotator that a request labels as. Raises 403 for one who is revoked, or may not decide disputes."""
     person, account = _annotator(request, asked.annotator), account_routes.account_of(request)
@@ -208,7 +217,7 @@ def _annotator(request: Request, named: str) -> str:
     if account is None:
         return human_id(named)
     if named not in ("local", account.name):
-        raise HTTPException(403, f"you are signed in as {account.name}: nobody labels for somebody else")
+        raise SomebodyElse(account.name, named)
     return account.annotator
 
 
@@ -298,8 +307,8 @@ def _standing(store: Store, person: str, queue: Queue = "new") -> dict[str, Any]
 # Errors, each as one line
 
 
-def _error(status: int, line: str) -> JSONResponse:
-    return JSONResponse({"error": " ".join(line.split())[:300]}, status)
+def _error(status: int, line: str, **more: str) -> JSONResponse:
+    return JSONResponse({"error": " ".join(line.split())[:300], **more}, status)
 
 
 async def _explain_invalid(_: Request, error: Exception) -> JSONResponse:
@@ -311,7 +320,9 @@ async def _explain_invalid(_: Request, error: Exception) -> JSONResponse:
 
 async def _explain_http(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, StarletteHTTPException)
-    return _error(error.status_code, str(error.detail))
+    # Told apart from other refusals, so that the page keeps an answer until its person is back.
+    more = {"signed_in": error.signed_in} if isinstance(error, SomebodyElse) else {}
+    return _error(error.status_code, str(error.detail), **more)
 
 
 async def _explain_user_error(_: Request, error: Exception) -> JSONResponse:

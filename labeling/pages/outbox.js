@@ -43,7 +43,7 @@ export class Outbox {
       let reply = null;
       let refusal = "";
       try {
-        reply = await this.server.send(route, { ...body, ...this.told.holding() });
+        reply = await this.server.send(route, { ...body, ...this.told.holding() }, true);
       } catch (refused) {
         refusal = refused.message;
       }

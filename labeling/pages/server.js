@@ -16,10 +16,11 @@ export class Server {
     fetch(`/api/${route}`, { method: "POST", headers, body: JSON.stringify(body) }).catch(() => {});
   }
 
-  /** POST until an answer comes; a network failure or a server in trouble is waited out. Rejects with what it refuses. */
-  send(route, body) {
+  /** POST until an answer comes; a network failure or a server in trouble is waited out. Rejects with what it refuses.
+   *  `own`: it is this person's and nobody else's, so it waits while another tab has signed in as somebody else. */
+  send(route, body, own = false) {
     const headers = { "content-type": "application/json" };
-    return this.insist(route, { method: "POST", headers, body: JSON.stringify(body) });
+    return this.insist(route, { method: "POST", headers, body: JSON.stringify(body) }, own);
   }
 
   /** GET, as patiently. */
@@ -27,7 +28,7 @@ export class Server {
     return this.insist(route, {});
   }
 
-  async insist(route, how) {
+  async insist(route, how, own = false) {
     for (let wait = 500; ; wait = Math.min(2 * wait, 5000)) {
       let trouble = "no connection";
       try {
@@ -43,7 +44,7 @@ export class Server {
           return data;
         }
         trouble = data.error;
-        if (reply.status < 500) throw new Refused(data.error);
+        if (reply.status < 500 && !(own && data.signed_in)) throw new Refused(data.error);
       } catch (error) {
         if (error instanceof Refused) throw error;
       }

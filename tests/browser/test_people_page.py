@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from barriers import barriers
-from label_world import Site
+from label_world import Site, ask, shown, until
 from playwright.sync_api import Browser, Page, expect
 
 from labeling import accounts, stored_accounts
@@ -27,6 +27,13 @@ def join(page: Page, link: str, name: str) -> None:
     page.get_by_label("Name").fill(name)
     page.get_by_label("Password").fill(PASSWORD)
     page.get_by_role("button", name="Join").click()
+    expect(page.get_by_role("button", name="Sign out")).to_be_visible()
+
+
+def sign_in(page: Page, name: str) -> None:
+    page.get_by_label("Name").fill(name)
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Sign in").click()
     expect(page.get_by_role("button", name="Sign out")).to_be_visible()
 
 
@@ -79,6 +86,52 @@ def test_everybody_changes_their_own_password(site: Site, page: Page) -> None:
     page.get_by_label("Password").fill("another long one")
     page.get_by_role("button", name="Sign in").click()
     expect(page.get_by_role("button", name="Sign out")).to_be_visible()
+
+
+def test_an_answer_waits_while_another_tab_is_signed_in_as_somebody_else(site: Site, page: Page) -> None:
+    for role, name in (("owner", "olga"), ("labeler", "ann"), ("labeler", "bob")):
+        site.store.join(site.store.invite(role, "test"), name, PASSWORD)
+    for n in reversed(range(3)):
+        ask(site.store, f"question {n}.", "a", "b")
+    page.goto(site.address)
+    sign_in(page, "ann")
+    shown(page, "question 0.")
+    other = page.context.new_page()
+    other.goto(f"{site.address}/login")
+    sign_in(other, "bob")
+    shown(other, "question")
+    page.keyboard.press("1")
+    said = "you are signed in as bob: nobody labels for somebody else, so sign in as ann again"
+    expect(page.locator(".prefloop .status")).to_contain_text(said)
+    expect(page.locator(".unsent")).to_have_text("1 not sent")
+    assert site.store.labels() == []
+
+    other.goto(f"{site.address}/login")
+    sign_in(other, "ann")
+    until(lambda: len(site.store.labels()) == 1)
+    expect(page.locator(".unsent")).to_be_empty()
+    expect(page.locator(".prefloop .status")).to_be_empty()
+    [label] = site.store.labels(history=True)
+    assert label.annotator == "human:ann"
+
+
+def test_an_answer_outlives_its_page_when_somebody_else_signs_in(site: Site, page: Page) -> None:
+    for role, name in (("owner", "olga"), ("labeler", "ann"), ("labeler", "bob")):
+        site.store.join(site.store.invite(role, "test"), name, PASSWORD)
+    ask(site.store, "question", "a", "b")
+    page.goto(site.address)
+    sign_in(page, "ann")
+    shown(page, "question")
+    other = page.context.new_page()
+    other.goto(f"{site.address}/login")
+    sign_in(other, "bob")
+    page.keyboard.press("1")
+    expect(page.locator(".unsent")).to_have_text("1 not sent")
+    page.close()
+
+    other.goto(f"{site.address}/login")
+    sign_in(other, "ann")
+    until(lambda: [label.annotator for label in site.store.labels()] == ["human:ann"])
 
 
 @pytest.mark.parametrize("path", ["login", "join#secret"])

@@ -302,6 +302,7 @@ def test_a_label_is_of_who_signed_in_and_a_forged_name_is_refused(store: Store, 
     forged = people["labeler"].post("/api/lease", json={"annotator": "some-owner"})
     assert forged.status_code == 403
     assert "nobody labels for somebody else" in forged.json()["error"]
+    assert forged.json()["signed_in"] == "some-labeler"  # tells the page to keep an answer until its person is back
     lease = people["labeler"].post("/api/lease", json={}).json()["lease"]
     answer = {"client_key": next(KEYS), "slate": lease["slate"], "outcome": "ranked", "ranks": [1, 2]}
     stolen = people["reviewer"].post("/api/submit", json=answer)
