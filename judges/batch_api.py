@@ -17,9 +17,11 @@ from judges.verdict import excerpt
 from labeling.records import UserError
 
 if TYPE_CHECKING:
-    from openai import AsyncOpenAI
+    from openai import AsyncOpenAI, OpenAIError
 
-RETRIES = 5
+RETRIES = 5  # of what may be done twice
+CREATIONS = 4  # tries to have a batch made
+MAYBE_DONE = (408, 409, 429)  # statuses below 500 after which it is worth another try
 NAME = "prefloop"  # the key of the submission's name in a batch's metadata
 FIRST_POLL, LONGEST_POLL = 2.0, 60.0
 OVER = ("completed", "failed", "expired", "cancelled")
@@ -44,10 +46,29 @@ class BatchApi:
         """Send the file, and have a batch made of it."""
         async with self._client() as client:
             made = await client.files.create(file=(f"{name}.jsonl", b"".join(lines)), purpose="batch")
-            batch = await client.batches.create(
-                input_file_id=made.id, endpoint=URL, completion_window="24h", metadata={NAME: name}
-            )
-            return batch.id
+            return await self._create(client, name, made.id)
+
+    async def _create(self, client: AsyncOpenAI, name: str, file: str) -> str:
+        """Have one batch made of a file, and no second one, which would be billed too, where a reply was lost."""
+        from openai import OpenAIError
+
+        once, pause, tries = client.with_options(max_retries=0), FIRST_POLL, 0
+        while True:
+            tries += 1
+            try:
+                batch = await once.batches.create(
+                    input_file_id=file, endpoint=URL, completion_window="24h", metadata={NAME: name}
+                )
+                return batch.id
+            except OpenAIError as error:
+                if is_refusal(error):
+                    raise
+                await asyncio.sleep(pause)  # what was made may be listed a little later
+                if found := await self.submitted([name]):
+                    return found[name]
+                if tries == CREATIONS:
+                    raise
+                pause = min(LONGEST_POLL, 2 * pause)
 
     async def submitted(self, names: Collection[str]) -> Mapping[str, str]:
         """The batches that were made of these submissions."""
@@ -90,3 +111,9 @@ class BatchApi:
                 f"{self.file}: the endpoint {self.endpoint.base_url} failed at its Batch API ({excerpt(str(error))}): "
                 "run the same command again, it goes on from here, or leave out --batch-api"
             ) from error
+
+
+def is_refusal(error: OpenAIError) -> bool:
+    """Whether an error says that nothing was done, and that asking again is no use."""
+    status = getattr(error, "status_code", 0)
+    return 400 <= status < 500 and status not in MAYBE_DONE

@@ -28,6 +28,9 @@ class BatchServer:
     lost: float = 0.0  # share of the requests that expire
     garble: bool = False  # results hold lines that are none of anybody's
     refuse_batches: bool = False
+    creations_lost: int = 0  # batches yet to be made whose maker hears only of an error
+    creations_failed: int = 0  # batches yet to be asked for of which none is made
+    creations: int = 0
     files: dict[str, bytes] = field(default_factory=dict)
     batches: dict[str, dict[str, Any]] = field(default_factory=dict)
     asked_for: dict[str, int] = field(default_factory=dict)
@@ -117,8 +120,12 @@ class BatchServer:
         return id
 
     def create(self, asked: dict[str, Any]) -> tuple[int, bytes]:
+        self.creations += 1
         if self.refuse_batches:
             return error(404, "batches are not offered here")
+        if self.creations_failed:
+            self.creations_failed -= 1
+            return error(500, "not now")
         if asked["completion_window"] != "24h" or asked["input_file_id"] not in self.files:
             return error(400, "invalid batch")
         id = f"batch_{len(self.batches)}"
@@ -127,6 +134,9 @@ class BatchServer:
         self.batches[id] |= asked
         self.asked_for[id] = 0
         self.created.set()
+        if self.creations_lost:
+            self.creations_lost -= 1
+            return error(500, "the gateway lost the reply")
         return 200, json.dumps(self.batches[id]).encode()
 
     def advance(self, id: str) -> None:

@@ -135,6 +135,30 @@ def test_a_submission_of_which_no_batch_was_made_is_released_and_asked_again(
     ):
         label_slates(judge, store.slates(), store)
     assert len(store.unsettled_calls(judge.annotator.id)) == 12
+    assert server.creations == 1  # a refusal is final
     server.refuse_batches = False
     assert label_slates(judge, store.slates(), store).outcomes == {"label": 6}
     assert store.judge_spending(judge.annotator.id) == Spending(24, 1200, 48, 0.0)
+
+
+def test_a_batch_whose_making_was_not_heard_of_is_found_and_not_made_twice(
+    server: BatchServer, judge_file: Callable[..., Path], store: Store
+) -> None:
+    server.creations_lost = 1
+    judge = batch_judge(judge_file(server.url))
+    assert label_slates(judge, store.slates(), store).outcomes == {"label": 6}
+    assert len(server.batches) == server.creations == 1
+    assert len(server.billed) == 12
+
+
+def test_a_batch_that_was_not_made_is_asked_for_again_a_few_times(
+    server: BatchServer, judge_file: Callable[..., Path], store: Store
+) -> None:
+    server.creations_failed = 2
+    judge = batch_judge(judge_file(server.url))
+    assert label_slates(judge, store.slates(), store).outcomes == {"label": 6}
+    assert (len(server.batches), server.creations) == (1, 3)
+    server.creations_failed = 100
+    with pytest.raises(UserError, match=r"failed at its Batch API .*not now"):
+        label_slates(replace(judge, annotator=replace(judge.annotator, id="judge:other")), store.slates(), store)
+    assert server.creations == 3 + batch_api.CREATIONS
