@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 from judges.budget import TOKENS_PER_BYTE, Budget, BudgetReached, Price, Size, size_of
 from judges.endpoint import CallFailed, Completion, Endpoint, Request, ask
 from judges.ledger import Ledger, LedgerWriter
-from judges.pace import Pace
-from labeling.records import CallOutcome, JudgeCall
+from judges.pace import LONGEST_PAUSE, Pace, PauseTooLong
+from labeling.records import CallOutcome, JudgeCall, UserError
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -80,8 +80,25 @@ class Caller:
         """Ask until there is a reply or no hope: the last attempt as it is in the books, and why it failed if it did.
 
         read: a reply's outcome, and what is kept of it. last: the last attempt of earlier. A call that fails is a call
-        too, with its reason in place of the reply. Raises BudgetReached, and Stopped when it was not sent any more.
+        too, with its reason in place of the reply. Raises BudgetReached, Stopped when it was not sent any more, and
+        UserError when the endpoint asks for a pause that is too long to sit through.
         """
+        try:
+            return await self._call(key, slate_id, request, read, last)
+        except PauseTooLong as pause:
+            raise UserError(
+                f"the endpoint {self._endpoint.base_url} asks for a pause of {in_words(pause.seconds)} ({pause}): "
+                "run the same command again after that, it goes on from here"
+            ) from pause
+
+    async def _call(
+        self,
+        key: str,
+        slate_id: str,
+        request: Request,
+        read: Callable[[Completion], tuple[CallOutcome, str]],
+        last: JudgeCall | None,
+    ) -> tuple[JudgeCall, CallFailed | None]:
         attempt = last.attempt + 1 if last else 0
         sent_as = (last.sent_as if last else "") or f"{key}-{attempt}"
         failures, storm = 0, math.inf
@@ -114,7 +131,10 @@ class Caller:
             try:
                 completion = await ask(self._client, self._endpoint, request, call.sent_as, self._pace.hear)
             except CallFailed as failure:
-                if failure.status == RATE_LIMITED:
+                pause = too_long(failure)
+                if pause is not None:
+                    self._pace.give_up(pause)
+                elif failure.status == RATE_LIMITED:
                     self._pace.refused(failure.after, self._chance.random())
                 seconds = time.monotonic() - started
                 made = replace(reserved, outcome="endpoint_failure", reply=str(failure), seconds=seconds)
@@ -123,6 +143,8 @@ class Caller:
                 if not failure.billed:
                     made = replace(made, prompt_tokens=0, completion_tokens=0, cost=0.0)
                 await self._settle(made)
+                if pause is not None:
+                    raise pause from failure
                 return made, failure
             except BaseException:
                 self._close()
@@ -176,3 +198,16 @@ class Caller:
     def _close(self) -> None:
         self._open -= 1
         self._settled.set()
+
+
+def too_long(failure: CallFailed) -> PauseTooLong | None:
+    """The pause that an endpoint asks for where it is too long, None for any other failure."""
+    if failure.status != RATE_LIMITED or failure.after is None or failure.after <= LONGEST_PAUSE:
+        return None
+    return PauseTooLong(failure.after, str(failure))
+
+
+def in_words(seconds: float) -> str:
+    """So many seconds in minutes or hours, rounded up so that who waits as long has waited enough."""
+    minutes = math.ceil(seconds / 60)
+    return f"{minutes} minutes" if minutes <= 120 else f"{math.ceil(minutes / 60)} hours"

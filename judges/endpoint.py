@@ -18,6 +18,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as validated_dataclass
 
 from judges.criteria import STRICT
+from judges.pace import LONGEST_PAUSE
 from judges.pictures import ChatMessage
 from judges.verdict import excerpt
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
 MAX_REPLY_BYTES = 4 << 20
-LONGEST_RETRY_AFTER = 120.0
 TOP_LOGPROBS = 20
 SHORT_REPLY = 64
 NEVER_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout")  # causes of the client's that come before any request
@@ -267,7 +267,7 @@ def _refusal_of(error: Any) -> CallFailed:
     after = seconds_to_wait(headers)
     told = headers.get("x-should-retry")
     again = status in (408, 409, 429) or status >= 500 if told is None else told == "true"
-    again = again and error.code != "insufficient_quota" and (after is None or after <= LONGEST_RETRY_AFTER)
+    again = again and error.code != "insufficient_quota" and (after is None or after <= LONGEST_PAUSE)
     body = error.body if isinstance(error.body, Mapping) else {}
     said = body.get("message") or error.response.text or "no explanation"
     return CallFailed(f"status {status}: {excerpt(str(said))}", status, again, after)

@@ -31,6 +31,7 @@ BASE_GROWTH = 1.002  # the least mean latency is forgotten slowly, by this facto
 BURST_SECONDS = 1.0  # so much of a limit may be used at once
 MINUTE = 60.0
 WINDOWS = (1.0, MINUTE, 3600.0, 86400.0)
+LONGEST_PAUSE = 120.0  # seconds; whoever is to wait longer is told so, and does not sit there
 JITTER = 0.1  # a pause is lengthened by up to this share
 KINDS = ("requests", "tokens")
 DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhd])?")
@@ -39,6 +40,14 @@ UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, None: 1.0}
 
 class Stopped(Exception):
     """Nothing more may be sent."""
+
+
+class PauseTooLong(Exception):
+    """The endpoint asks for a pause of so many seconds, more than a run waits. Its message says how it asked."""
+
+    def __init__(self, seconds: float, how: str) -> None:
+        super().__init__(how)
+        self.seconds = seconds
 
 
 @dataclass
@@ -126,6 +135,7 @@ class Pace:
         self._turn = asyncio.Lock()
         self._changed = asyncio.Event()
         self._stopped = asyncio.Event()
+        self._too_long: PauseTooLong | None = None  # why it stopped, if that is why
 
     def stop(self) -> None:
         """Let nothing more in: whoever waits gets Stopped."""
@@ -145,6 +155,8 @@ class Pace:
     async def _enter(self, tokens: float) -> None:
         async with self._turn:
             while True:
+                if (told := self._told_wait(tokens)) > LONGEST_PAUSE:
+                    self.give_up(PauseTooLong(told, "by the limits in its replies' headers"))
                 seconds = self._seconds_to_wait(tokens)
                 if seconds or self._stopped.is_set():
                     await self.rest(seconds)
@@ -158,13 +170,28 @@ class Pace:
             self._take("tokens", tokens)
 
     async def rest(self, seconds: float) -> None:
-        """Sleep so long. Raises Stopped as soon as nothing more may be sent."""
+        """Sleep so long. Raises Stopped or PauseTooLong as soon as nothing more may be sent."""
         try:
             async with asyncio.timeout(seconds):
                 await self._stopped.wait()
         except TimeoutError:
             return
-        raise Stopped("stopped before it was asked")
+        raise self._too_long or Stopped("stopped before it was asked")
+
+    def give_up(self, pause: PauseTooLong) -> None:
+        """Let nothing more in: whoever waits, and whoever comes, gets `pause`."""
+        self._too_long = pause
+        self.stop()
+
+    def _told_wait(self, tokens: float) -> float:
+        """Seconds that the endpoint's own limits for an hour or a day ask for; one that the user set is meant."""
+        now = self._clock()
+        waits = [
+            bucket.wait(1 if kind == "requests" else tokens, now)
+            for (kind, source), bucket in self._buckets.items()
+            if source == "told" and bucket.window > MINUTE
+        ]
+        return max(waits, default=0.0)
 
     def _seconds_to_wait(self, tokens: float) -> float:
         now = self._clock()

@@ -122,6 +122,40 @@ def test_retry_after_is_honoured(scripted: Scripted, judge_file: Callable[..., P
     assert len(scripted.requests) == 4
 
 
+def drained(remaining: int) -> dict[str, str]:
+    """A limit of a day, all but so much of it used up."""
+    return {
+        "x-ratelimit-limit-requests": "100",
+        "x-ratelimit-remaining-requests": f"{remaining}",
+        "x-ratelimit-reset-requests": "24h0m0s",
+    }
+
+
+@pytest.mark.parametrize(
+    ("last", "asks"),
+    [
+        (Reply(b'{"error": {"message": "enough for today"}}', 429, {"Retry-After": "86400"}), "24 hours .*for today"),
+        (Reply(completion("[[TIE]]").body, 200, drained(0)), "1[45] minutes .*headers"),  # 86400 s / 100
+    ],
+)
+def test_who_asks_for_a_pause_of_hours_ends_the_run_with_a_word_and_nothing_is_lost(
+    last: Reply, asks: str, scripted: Scripted, judge_file: Callable[..., Path], store: Store
+) -> None:
+    scripted.reply = lambda request, n: last if len(scripted.requests) == 5 else completion("[[TIE]]")
+    judge = load_judge(judge_file(scripted.url, concurrency=2), DATA)
+    started = time.monotonic()
+    with pytest.raises(UserError, match=f"{scripted.url} asks for a pause of {asks}.*goes on from here") as error:
+        label_slates(judge, store.slates(), store)
+    assert time.monotonic() - started < 10
+    assert "\n" not in str(error.value)
+    assert len(scripted.requests) < 12
+    assert store.unsettled_calls(judge.annotator.id) == []
+    assert {label.outcome for label in store.labels()} == {"ranked"}
+    assert label_slates(judge, store.slates(), store).stopped == ""
+    assert len(store.labels()) == 6
+    assert len(scripted.requests) == 12 + (last.status != 200)  # nothing that was answered is asked again
+
+
 def test_a_hung_request_holds_up_nothing_else(
     scripted: Scripted, judge_file: Callable[..., Path], store: Store
 ) -> None:

@@ -9,7 +9,7 @@ import pytest
 from simulated_endpoint import simulate
 
 from judges.endpoint import seconds_to_wait
-from judges.pace import Bucket, Limit, Pace, Stopped, seconds_of, told_limit
+from judges.pace import Bucket, Limit, Pace, PauseTooLong, Stopped, seconds_of, told_limit
 
 
 def headers(limit: object, remaining: object, reset: str, kind: str = "requests") -> dict[str, str]:
@@ -193,5 +193,25 @@ def test_who_waits_when_it_is_stopped_is_not_let_in() -> None:
             pace.stop()
             ends = await asyncio.gather(*waiting, return_exceptions=True)
             assert [type(end) for end in ends] == [Stopped] * 3
+
+    asyncio.run(main())
+
+
+def test_a_limit_of_the_endpoint_that_asks_for_hours_is_not_waited_for_and_one_of_the_user_is() -> None:
+    async def main() -> None:
+        pace = Pace(5, requests_per_minute=0.1)
+        async with pace.turn(1):
+            waiting = asyncio.create_task(pace.turn(1).__aenter__())
+            await asyncio.sleep(0.05)
+            assert not waiting.done()  # for ten minutes: so it was told
+        pace.give_up(PauseTooLong(7200, "so it says"))
+        with pytest.raises(PauseTooLong, match="so it says"):
+            await waiting
+        told = Pace(5)
+        told.hear(headers(1000, 0, "24h", "tokens"))
+        with pytest.raises(PauseTooLong) as pause:
+            async with told.turn(500):
+                pytest.fail("it was let in")
+        assert pause.value.seconds == pytest.approx(43200, rel=0.01)
 
     asyncio.run(main())
