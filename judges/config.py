@@ -126,4 +126,10 @@ def _api_key(variable: object, path: Path) -> tuple[str, str]:
     key = os.environ.get(variable, "").strip()
     if not key:
         raise UserError(f"{path}: the environment variable {variable} (api_key_env) is not set: put the API key in it")
+    odd = next((c for c in key if not "!" <= c <= "~"), "")
+    if odd:  # what a header cannot hold: a typographic dash, or a line break, from a copied text
+        raise UserError(
+            f"{path}: the API key in the environment variable {variable} (api_key_env) holds {odd!a}, which no key "
+            "does: copy it again from where it was issued"
+        )
     return key, f"the environment variable {variable}"

@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as validated_dataclass
 
 from judges.criteria import STRICT
@@ -54,6 +55,18 @@ def score_schema(scale: tuple[int, int]) -> dict[str, Any]:
     return {"type": "json_schema", "json_schema": {"name": "score", "strict": True, "schema": schema}}
 
 
+def _address(url: str) -> str:
+    """An address that can be called. Raises ValueError with the cure."""
+    try:
+        parts = urlsplit(url)
+        able = parts.hostname is not None and url.isprintable() and " " not in url and parts.port != 0
+    except ValueError:  # no port is so high, or it is no number
+        able = False
+    if not able:
+        raise ValueError(f"{url!r} is no address that can be called: check its host and its port (1 to 65535)")
+    return url
+
+
 Headers = Mapping[str, str]
 
 
@@ -70,7 +83,7 @@ class Endpoint:
     "max_completion_tokens". frames: pictures shown of each clip, to models that see; 0 = its description alone.
     """
 
-    base_url: Annotated[str, Field(pattern=r"^https?://[^/]+")]
+    base_url: Annotated[str, Field(pattern=r"^https?://[^/]+"), AfterValidator(_address)]
     model: Annotated[str, Field(min_length=1)]
     api_key: str = field(default="", repr=False)
     concurrency: Annotated[int, Field(ge=1, le=1000)] = 64

@@ -247,3 +247,27 @@ def test_the_key_comes_from_the_environment(
     judge = load_judge(judge_file(scripted.url, api_key_env="MY_KEY"), DATA)
     judge.checked(store)
     assert set(scripted.authorizations) == {"Bearer k-123"}
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:99999/v1", "http://localhost:port/v1", "http://[::1/v1", "http://a b/"]
+)
+def test_an_address_that_cannot_be_called_is_said_when_the_file_is_read(
+    url: str, judge_file: Callable[..., Path]
+) -> None:
+    path = judge_file(url)
+    with pytest.raises(UserError, match=r"base_url: .* is no address that can be called: check its host") as error:
+        load_judge(path, DATA)
+    assert str(error.value).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize(("key", "odd"), [("k–123", r"'\\u2013'"), ("k-1\n23", r"'\\n'"), ("k é", "' '")])
+def test_a_key_that_no_header_can_hold_is_said_without_it(
+    key: str, odd: str, judge_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_KEY", key)
+    path = judge_file("http://127.0.0.1:1/v1", api_key_env="MY_KEY")
+    with pytest.raises(UserError, match=rf"variable MY_KEY \(api_key_env\) holds {odd}, .*copy it again") as error:
+        load_judge(path, DATA)
+    assert str(error.value).startswith(f"{path}: ")
+    assert key not in str(error.value)
