@@ -15,7 +15,16 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 from pydantic.dataclasses import dataclass as validated_dataclass
 
 from judges.criteria import STRICT
@@ -123,13 +132,33 @@ class Endpoint:
         return settings | ({"n": self.replies_per_call} if self.replies_per_call > 1 else {})
 
 
+def _or_none(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
+    """What is no part of a verdict spoils none: where it is not as it should be, it is as good as not there."""
+    try:
+        return read(value)
+    except ValidationError:
+        return None
+
+
+def _joined(content: Any) -> Any:
+    """The text of a content that comes in parts; those that are no text, like thoughts, are left out."""
+    if not isinstance(content, list):
+        return content
+    texts = [part.get("text") for part in content if isinstance(part, dict)]
+    return "".join(text for text in texts if isinstance(text, str))
+
+
+LENIENT = WrapValidator(_or_none)
+
+
 class _Alternative(BaseModel):
     token: str
     logprob: float
 
 
-class _Token(_Alternative):
-    top_logprobs: list[_Alternative] = []
+class _Token(BaseModel):
+    token: str
+    top_logprobs: Annotated[list[_Alternative] | None, LENIENT] = None
 
 
 class _Logprobs(BaseModel):
@@ -137,29 +166,39 @@ class _Logprobs(BaseModel):
 
 
 class _Content(BaseModel):
-    content: str | None = None
+    content: Annotated[str | None, BeforeValidator(_joined)] = None
     refusal: str | None = None
 
 
 class _Choice(BaseModel):
     message: _Content
-    finish_reason: str | None = None
-    logprobs: _Logprobs | None = None
+    finish_reason: Annotated[str | None, LENIENT] = None
+    logprobs: Annotated[_Logprobs | None, LENIENT] = None
 
 
 class _Usage(BaseModel):
     prompt_tokens: int = Field(ge=0, lt=1 << 53)
-    completion_tokens: int = Field(default=0, ge=0, lt=1 << 53)
+    completion_tokens: int = Field(ge=0, lt=1 << 53)
 
 
 class _Completion(BaseModel):
     choices: list[_Choice] = Field(min_length=1)
-    usage: _Usage | None = None
-    id: str | None = None
-    model: str | None = None
+    usage: Annotated[_Usage | None, LENIENT] = None
+    id: Annotated[str | None, LENIENT] = None
+    model: Annotated[str | None, LENIENT] = None
+
+
+class _Error(BaseModel):
+    message: str
+    code: Any = None
+
+
+class _ErrorBody(BaseModel):
+    error: _Error | str
 
 
 COMPLETION = TypeAdapter(_Completion)
+ERROR = TypeAdapter(_ErrorBody)
 
 
 @dataclass(frozen=True)
@@ -306,15 +345,25 @@ def read_body(body: bytes, seconds: float) -> Completion:
     try:
         completion = COMPLETION.validate_json(body)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise CallFailed(
-            f"the reply is no chat completion ({where}{': ' if where else ''}{excerpt(first['msg'])})", 200, billed=True
-        ) from error
+        raise _no_completion(body, error) from error
     replies = [_completion(choice, completion, seconds) for choice in completion.choices]
     usage = completion.usage
     counted = (usage.prompt_tokens, usage.completion_tokens) if usage else None
     return replace(replies[0], usage=counted, others=tuple(replies[1:]))
+
+
+def _no_completion(body: bytes, error: ValidationError) -> CallFailed:
+    """Why a body that came with status 200 is no chat completion: in the words of its error, if it holds one."""
+    try:
+        said = ERROR.validate_json(body).error
+    except ValidationError:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        reason = f"the reply is no chat completion ({where}{': ' if where else ''}{excerpt(first['msg'])})"
+        return CallFailed(reason, 200, billed=True)
+    told = _Error(message=said) if isinstance(said, str) else said
+    status = 429 if str(told.code) == "429" else 200
+    return CallFailed(f"the reply is an error: {excerpt(told.message)}", status, billed=status == 200)
 
 
 def _completion(choice: _Choice, completion: _Completion, seconds: float) -> Completion:
@@ -323,7 +372,7 @@ def _completion(choice: _Choice, completion: _Completion, seconds: float) -> Com
         text=choice.message.content or "",
         finish_reason=choice.finish_reason or "",
         refusal=choice.message.refusal or "",
-        tokens=tuple((t.token, {a.token: a.logprob for a in t.top_logprobs}) for t in content or ()),
+        tokens=tuple((t.token, {a.token: a.logprob for a in t.top_logprobs or ()}) for t in content or ()),
         usage=None,
         seconds=seconds,
         id=completion.id or "",

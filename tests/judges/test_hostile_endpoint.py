@@ -76,6 +76,8 @@ def test_log_probabilities_of_the_endpoint_become_the_label(
         (Reply(b'{"choices": "A"}'), "endpoint_failure", "choices"),
         (Reply(b"[" * 100_000), "endpoint_failure", "no chat completion"),
         (Reply(b" " * (5 << 20)), "endpoint_failure", "exceeds 4 MiB"),
+        (Reply(b'{"error": {"message": "no\\nmodel", "code": 502}}'), "endpoint_failure", "is an error: “no model”"),
+        (Reply(b'{"error": "no model"}'), "endpoint_failure", "is an error: “no model”"),
         (Reply(b'{"error": {"message": "out of\\nmemory"}}', 500), "endpoint_failure", "status 500: “out of memory”"),
         (Reply(b'{"error": {"message": "too long"}}', 400), "endpoint_failure", "status 400: “too long”"),
     ],
@@ -98,6 +100,54 @@ def test_a_useless_reply_is_a_typed_failure(
     assert label_slates(judge, slates, store).outcomes == {"label": 1}
     (label,) = store.labels(annotator=judge.annotator.id)
     assert (label.ranks, label.supersedes) == ((2, 1), failed.client_key)
+
+
+def changed(reply: Reply, **head: Any) -> Reply:
+    return Reply(json.dumps(json.loads(reply.body) | head).encode())
+
+
+def top(token: dict[str, Any]) -> Reply:
+    return completion("[[A]]", logprobs={"content": [{"token": "[[A]]", **token}]})
+
+
+@pytest.mark.parametrize(
+    ("reply", "counted"),
+    [
+        (changed(completion("[[A]]"), usage={}), False),
+        (changed(completion("[[A]]"), usage={"prompt_tokens": -1, "completion_tokens": 5}), False),
+        (changed(completion("[[A]]"), usage={"prompt_tokens": 90}), False),
+        (changed(completion("[[A]]"), usage="many"), False),
+        (changed(completion("[[A]]"), id=7, model=["x"]), True),
+        (completion("[[A]]", finish=7), True),  # type: ignore[arg-type]
+        (completion("[[A]]", logprobs="none"), True),
+        (top({"logprob": None, "top_logprobs": None}), True),
+        (top({"top_logprobs": [{"token": "A", "logprob": None}]}), True),
+        (completion([{"type": "thinking", "thinking": []}, {"type": "text", "text": "[["}, {"text": "A]]"}]), True),  # type: ignore[arg-type]
+    ],
+)
+def test_a_verdict_stands_whatever_is_odd_about_what_comes_with_it(
+    reply: Reply, counted: bool, scripted: Scripted, judge_file: Callable[..., Path], store: Store
+) -> None:
+    scripted.reply = lambda request, n: reply
+    judge = load_judge(judge_file(scripted.url, max_retries=0), DATA)
+    assert label_slates(judge, store.slates()[:1], store).outcomes == {"tie": 1}  # the first place, both times
+    for call in store.judge_attempts(judge.annotator.id):
+        if counted:
+            assert (call.prompt_tokens, call.completion_tokens) == (90, 5)
+        else:  # the most that it can have cost
+            assert call.prompt_tokens > 90
+            assert call.completion_tokens == 12
+
+
+def test_a_rate_limit_in_a_body_of_status_200_is_one(
+    scripted: Scripted, judge_file: Callable[..., Path], store: Store
+) -> None:
+    storm = Reply(b'{"error": {"message": "slow down", "code": 429}}')
+    scripted.reply = lambda request, n: storm if n <= 2 else completion("[[TIE]]")
+    judge = load_judge(judge_file(scripted.url, max_retries=0), DATA)
+    assert label_slates(judge, store.slates()[:1], store).outcomes == {"tie": 1}
+    reasons = [c.reply for c in store.judge_attempts(judge.annotator.id) if c.outcome == "endpoint_failure"]
+    assert set(reasons) == {"the reply is an error: “slow down”"}
 
 
 def test_one_bad_order_is_no_preference_and_only_that_order_is_asked_again(
