@@ -252,11 +252,14 @@ def open_client(endpoint: Endpoint) -> AsyncOpenAI:
     """A client for one event loop, to be used as an async context manager. It does not retry: `judges.calling` does."""
     from openai import AsyncOpenAI
 
+    from judges.http_client import BoundedErrors
+
     return AsyncOpenAI(
         base_url=endpoint.base_url,
         api_key=endpoint.api_key or "none",
         timeout=endpoint.timeout_seconds,
         max_retries=0,
+        http_client=BoundedErrors(MAX_REPLY_BYTES),
     )
 
 

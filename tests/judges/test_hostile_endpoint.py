@@ -1,5 +1,7 @@
 """Whatever an endpoint sends, a slate ends with a label or with a typed failure and its reason."""
 
+import asyncio
+import gzip
 import json
 import time
 from collections.abc import Callable
@@ -8,10 +10,12 @@ from typing import Any
 
 import pytest
 from conftest import Reply, Scripted, completion, free_port
+from openai import APIStatusError
 
-from judges import endpoint_run
+from judges import endpoint, endpoint_run
 from judges.batch import label_slates, waiting
 from judges.config import load_judge
+from judges.endpoint_judge import EndpointJudge
 from labeling.records import UserError
 from labeling.store import Store
 
@@ -148,6 +152,26 @@ def test_a_rate_limit_in_a_body_of_status_200_is_one(
     assert label_slates(judge, store.slates()[:1], store).outcomes == {"tie": 1}
     reasons = [c.reply for c in store.judge_attempts(judge.annotator.id) if c.outcome == "endpoint_failure"]
     assert set(reasons) == {"the reply is an error: “slow down”"}
+
+
+def test_no_more_is_read_of_an_error_than_of_a_reply(
+    scripted: Scripted, judge_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoint, "MAX_REPLY_BYTES", 1000)
+    long = b'{"error": {"message": "wrong"}}' + b" " * 5_000_000
+    judge = load_judge(judge_file(scripted.url), DATA)
+    assert isinstance(judge, EndpointJudge)
+
+    async def main(body: bytes, headers: dict[str, str]) -> bytes:
+        scripted.reply = lambda request, n: Reply(body, 400, headers)
+        async with endpoint.open_client(judge.endpoint) as client:
+            with pytest.raises(APIStatusError) as error:
+                await client.chat.completions.create(model="m", messages=[{"role": "user", "content": "?"}])
+            return error.value.response.content
+
+    assert asyncio.run(main(long, {})) == long[:1000]
+    assert asyncio.run(main(gzip.compress(long), {"Content-Encoding": "gzip"})) == long[:1000]
+    assert asyncio.run(main(long[:50], {})) == long[:50]
 
 
 def test_one_bad_order_is_no_preference_and_only_that_order_is_asked_again(
