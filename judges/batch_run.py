@@ -222,8 +222,9 @@ class BatchRun:
         if line.response is None or line.response.status_code != 200 or line.error:
             said = _message(line.error) or json.dumps(line.response.body if line.response else None)
             return failed(call, f"in the batch: {excerpt(said)}")
+        most = self._judge.endpoint.replies_per_call
         try:
-            completion = read_body(json.dumps(line.response.body).encode(), 0.0)
+            completion = read_body(json.dumps(line.response.body).encode(), 0.0, most)
         except CallFailed as failure:
             return replace(call, outcome="endpoint_failure", reply=str(failure), sent_as="")
         prompt, reply = completion.usage or (call.prompt_tokens, call.completion_tokens)
@@ -231,7 +232,7 @@ class BatchRun:
         if question is None:
             changed = "the judge's file was changed after it was submitted"
             return replace(call, outcome="endpoint_failure", reply=changed)
-        outcome, kept = reading(question, self._judge.endpoint.replies_per_call)(completion)
+        outcome, kept = reading(question, most)(completion)
         return replace(call, outcome=outcome, reply=kept)
 
 

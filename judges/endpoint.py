@@ -86,8 +86,8 @@ class Endpoint:
     api_key: already read from the environment; empty for servers that need none. concurrency: the most calls at once;
     how many there are follows from how the endpoint bears them. requests_per_minute, tokens_per_minute: its limits,
     where it does not tell them itself. max_retries: of a failed call; being asked to slow down is no failure.
-    samples: how often each order of a slate is asked. n: all samples of a question come from one call. logprobs: ask
-    for the probabilities of the verdict's token.
+    samples: how often each order of a slate is asked. n: all samples of a question come from one call. seed: drawn
+    samples have a seed, each its own. logprobs: ask for the probabilities of the verdict's token.
     schema: have scores, and verdicts about pairs, as JSON by a schema. token_limit: newer OpenAI models want
     "max_completion_tokens". frames: pictures shown of each clip, to models that see; 0 = its description alone.
     """
@@ -104,6 +104,7 @@ class Endpoint:
     samples: Annotated[int, Field(ge=1, le=100)] = 1
     max_tokens: Annotated[int, Field(ge=1)] = SHORT_REPLY
     n: bool = False
+    seed: bool = True
     logprobs: bool = True
     schema: bool = False
     token_limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
@@ -112,12 +113,17 @@ class Endpoint:
     @property
     def seeded(self) -> bool:
         """Whether replies are drawn, each from a seed of its own."""
+        return self.seed and self.drawn
+
+    @property
+    def drawn(self) -> bool:
+        """Whether a question's samples are drawn, so that they may differ."""
         return self.samples > 1 and self.temperature > 0
 
     @property
     def replies_per_call(self) -> int:
         """How many samples one call gives."""
-        return self.samples if self.n and self.seeded else 1
+        return self.samples if self.n and self.drawn else 1
 
     @property
     def calls_per_question(self) -> int:
@@ -242,10 +248,15 @@ class Request:
     settings: Mapping[str, Any]
 
     @property
+    def replies(self) -> int:
+        """How many replies it asks for."""
+        return int(self.settings.get("n", 1))
+
+    @property
     def most_reply_tokens(self) -> int:
         """The limit on tokens that it sets, under either name, for all replies that it asks for."""
         each = int(next(self.settings[name] for name in TOKEN_LIMITS if name in self.settings))
-        return each * int(self.settings.get("n", 1))
+        return each * self.replies
 
 
 def open_client(endpoint: Endpoint) -> AsyncOpenAI:
@@ -312,7 +323,7 @@ async def _ask(
         if type(error).__module__.startswith(("httpx", "httpcore")):  # what the client's transport lets through
             raise CallFailed(f"the connection broke ({type(error).__name__}: {error})", billed=True) from error
         raise
-    return read_body(bytes(body), time.monotonic() - started)
+    return read_body(bytes(body), time.monotonic() - started, request.replies)
 
 
 def _refusal_of(error: Any) -> CallFailed:
@@ -343,16 +354,20 @@ def seconds_to_wait(headers: Headers, now: float | None = None) -> float | None:
     return max(0.0, date - (time.time() if now is None else now))
 
 
-def read_body(body: bytes, seconds: float) -> Completion:
-    """A reply read from the body of a chat completion. Raises CallFailed when it is none."""
+def read_body(body: bytes, seconds: float, replies: int) -> Completion:
+    """A reply read from the body of a chat completion that was to hold so many. Raises CallFailed when it does not."""
     try:
         completion = COMPLETION.validate_json(body)
     except ValidationError as error:
         raise _no_completion(body, error) from error
-    replies = [_completion(choice, completion, seconds) for choice in completion.choices]
+    count = len(completion.choices)
+    if count < replies:
+        came = f"{count} of {replies} replies came that were asked for at once: set n = false if it lasts"
+        raise CallFailed(came, 200, retry=False, billed=True)
+    read = [_completion(choice, completion, seconds) for choice in completion.choices]
     usage = completion.usage
     counted = (usage.prompt_tokens, usage.completion_tokens) if usage else None
-    return replace(replies[0], usage=counted, others=tuple(replies[1:]))
+    return replace(read[0], usage=counted, others=tuple(read[1:]))
 
 
 def _no_completion(body: bytes, error: ValidationError) -> CallFailed:

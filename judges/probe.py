@@ -20,6 +20,7 @@ from labeling.records import CallOutcome, Message, UserError, content_id
 WORDS = "Reply with the letter A."
 LONG = "Count from 1 to 100, with a space between the numbers."
 FEW_TOKENS, ROOM = 8, 64
+REFUSALS = (400, 422)  # statuses of a server that does not take what is asked of it
 LONGEST_TOKEN = 12  # characters; a reply of more than so many for each token was not cut off
 PROBED = "probe"  # stands for a slate in the ledger
 
@@ -35,6 +36,8 @@ class Probe:
     async def abilities(self) -> Endpoint:
         """The endpoint with those settings that it heeds. Raises UserError, with the cure, when it is of no use."""
         await self._limit_replies()
+        if self._endpoint.seeded:  # before what is tried with it
+            await self._try_seed()
         if self._endpoint.logprobs and not await self._gives_logprobs():
             self._endpoint = replace(self._endpoint, logprobs=False)
             self._missing("logprobs", "token probabilities", "verdicts count as votes; samples = 5 gives soft labels")
@@ -44,8 +47,6 @@ class Probe:
         if self._endpoint.replies_per_call > 1 and not await self._gives_several():
             self._endpoint = replace(self._endpoint, n=False)
             self._missing("n", "several replies at once", "each sample is a call of its own")
-        if self._endpoint.seeded and not await self._heeds_seed():
-            self.remarks.append("it ignores seed: asking the same again may give another reply")
         if self._endpoint.frames:
             await self._takes_pictures()
         return self._endpoint
@@ -62,14 +63,14 @@ class Probe:
             completion, failure = await self._ask(chat([Message("user", LONG)]), settings)
             if failure is not None:
                 failures[name] = failure
-                if failure.status != 400:
+                if failure.status not in REFUSALS:
                     break
             elif completion is not None and heeded(completion):
                 if name != first:
                     self._endpoint = replace(self._endpoint, token_limit=name)
                     self.remarks.append(f"it knows {first} not at all: {name} is used (token_limit)")
                 return
-        if len(failures) == 0 or (first not in failures and failures[name].status == 400):
+        if len(failures) == 0 or (first not in failures and failures[name].status in REFUSALS):
             self.remarks.append("it ignores the limit on tokens: a reply can cost more than was reserved for it")
             return
         raise self._useless(failures.get(first) or failures[name])
@@ -92,11 +93,25 @@ class Probe:
         completion, _ = await self._ask(asked, settings)
         return completion is not None and stated_json(completion.text) is not None
 
-    async def _heeds_seed(self) -> bool:
+    async def _try_seed(self) -> None:
         asked = chat([Message("user", "Write eight random letters.")])
         settings = {"temperature": 1.5, self._endpoint.token_limit: 24, "seed": 7}
-        replies = [(await self._ask(asked, settings))[0] for _ in range(2)]
-        return None not in replies and len({reply.text for reply in replies if reply}) == 1
+        replies = []
+        for _ in range(2):
+            completion, failure = await self._ask(asked, settings)
+            if failure is not None and failure.status in REFUSALS and await self._refuses_seed():
+                self._endpoint = replace(self._endpoint, seed=False)
+                self.remarks.append("it refuses seed: samples go without, and asking again may give others")
+                return
+            replies.append(completion and completion.text)
+        if None in replies or len(set(replies)) > 1:
+            self.remarks.append("it ignores seed: asking the same again may give another reply")
+
+    async def _refuses_seed(self) -> bool:
+        """Whether it refuses a seed at the judge's own temperature, at which it has answered without one."""
+        settings = {"temperature": self._endpoint.temperature, self._endpoint.token_limit: FEW_TOKENS, "seed": 7}
+        _, failure = await self._ask(chat([Message("user", LONG)]), settings)
+        return failure is not None and failure.status in REFUSALS
 
     async def _takes_pictures(self) -> None:
         seen: ChatMessage = {"role": "user", "content": [{"type": "text", "text": WORDS}, image_part(grey_png())]}
@@ -130,7 +145,7 @@ class Probe:
         cures = {
             0: "start the server, or mend base_url",
             200: "mend base_url (it usually ends in /v1)",
-            400: f"check model = {e.model!r} and try another temperature",
+            **dict.fromkeys(REFUSALS, f"check model = {e.model!r} and try another temperature"),
             401: f"check the key ({self._key_source})",
             403: f"check the key ({self._key_source})",
             404: f"check model = {e.model!r} and base_url (it usually ends in /v1)",

@@ -162,3 +162,11 @@ def test_a_batch_that_was_not_made_is_asked_for_again_a_few_times(
     with pytest.raises(UserError, match=r"failed at its Batch API .*not now"):
         label_slates(replace(judge, annotator=replace(judge.annotator, id="judge:other")), store.slates(), store)
     assert server.creations == 3 + batch_api.CREATIONS
+
+
+def test_a_request_that_got_fewer_replies_than_it_asked_for_failed(
+    server: BatchServer, judge_file: Callable[..., Path], store: Store
+) -> None:
+    judge = batch_judge(judge_file(server.url, samples=2, temperature=0.7, n=True))
+    assert label_slates(judge, store.slates(), store).outcomes == {"endpoint_failure": 6}
+    assert all("1 of 2 replies came" in label.reason for label in store.labels())

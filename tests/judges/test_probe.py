@@ -55,11 +55,16 @@ def without(*ignored: str) -> Callable[[dict[str, Any], int], Reply]:
     return reply
 
 
-def refuses(*refused: str) -> Callable[[dict[str, Any], int], Reply]:
+def rejects(*refused: str) -> Callable[[dict[str, Any], int], Reply]:
+    """A server that calls what it does not know unprocessable."""
+    return refuses(*refused, status=422)
+
+
+def refuses(*refused: str, status: int = 400) -> Callable[[dict[str, Any], int], Reply]:
     def reply(request: dict[str, Any], n: int) -> Reply:
         for key in refused:
             if key in request:
-                return Reply(json.dumps({"error": {"message": f"unsupported: {key}"}}).encode(), 400)
+                return Reply(json.dumps({"error": {"message": f"unsupported: {key}"}}).encode(), status)
         return able(request, n, [])
 
     return reply
@@ -84,7 +89,7 @@ def test_a_server_that_can_do_it_all(scripted: Scripted, judge_file: Callable[..
     assert store.judge_spending(judge.annotator.id).calls == 6  # the check is on the books too
 
 
-@pytest.mark.parametrize("server", [without, refuses])
+@pytest.mark.parametrize("server", [without, refuses, rejects])
 @pytest.mark.parametrize(
     ("field", "setting", "remark"),
     [
@@ -113,7 +118,7 @@ def test_what_is_ignored_or_refused_is_done_without(
         assert field not in request
 
 
-@pytest.mark.parametrize("server", [without, refuses])
+@pytest.mark.parametrize("server", [without, refuses, rejects])
 def test_the_other_name_of_the_token_limit_is_tried(
     server: Callable[[str], Callable[[dict[str, Any], int], Reply]],
     scripted: Scripted,
@@ -137,6 +142,33 @@ def test_a_limit_that_is_ignored_under_both_names_is_said(
 def test_a_seed_that_is_ignored_is_said(scripted: Scripted, judge_file: Callable[..., Path], store: Store) -> None:
     scripted.reply = without("seed")
     judge = checked(scripted, judge_file, store, logprobs=False, schema=False, n=False)
+    assert judge.remarks == ("it ignores seed: asking the same again may give another reply",)
+
+
+@pytest.mark.parametrize("server", [refuses, rejects])
+def test_a_seed_that_is_refused_is_done_without(
+    server: Callable[[str], Callable[[dict[str, Any], int], Reply]],
+    scripted: Scripted,
+    judge_file: Callable[..., Path],
+    store: Store,
+) -> None:
+    scripted.reply = server("seed")
+    judge = checked(scripted, judge_file, store)
+    assert judge.remarks == ("it refuses seed: samples go without, and asking again may give others",)
+    assert (judge.endpoint.seed, judge.endpoint.logprobs, judge.endpoint.n) == (False, True, True)
+    before = len(scripted.requests)
+    scripted.reply = lambda request, n: several("[[A]]", "[[A]]")
+    assert label_slates(judge, store.slates()[:1], store).outcomes == {"tie": 1}
+    assert [("seed" in request, request["n"]) for request in scripted.requests[before:]] == [(False, 2)] * 2
+
+
+def test_a_refusal_of_the_temperature_at_which_seeds_are_tried_is_none_of_seeds(
+    scripted: Scripted, judge_file: Callable[..., Path], store: Store
+) -> None:
+    cool = Reply(b'{"error": {"message": "temperature: at most 1"}}', 400)
+    scripted.reply = lambda request, n: cool if request["temperature"] > 1 else able(request, n, [])
+    judge = checked(scripted, judge_file, store)
+    assert judge.endpoint.seed is True
     assert judge.remarks == ("it ignores seed: asking the same again may give another reply",)
 
 
@@ -189,6 +221,18 @@ def test_several_replies_of_which_one_alone_has_probabilities_are_asked_one_by_o
     scripted.reply = reply
     judge = checked(scripted, judge_file, store)
     assert (judge.endpoint.logprobs, judge.endpoint.n) == (True, False)
+
+
+def test_a_call_that_gave_fewer_replies_than_were_asked_for_failed_and_is_made_again(
+    scripted: Scripted, judge_file: Callable[..., Path], store: Store
+) -> None:
+    scripted.reply = lambda request, n: several("[[A]]", "[[A]]")
+    judge = load_judge(judge_file(scripted.url, samples=3, temperature=0.7, n=True), DATA)
+    assert label_slates(judge, store.slates()[:1], store).outcomes == {"endpoint_failure": 1}
+    (label,) = store.labels(annotator=judge.annotator.id)
+    assert "2 of 3 replies came that were asked for at once: set n = false" in label.reason
+    scripted.reply = lambda request, n: several("[[A]]", "[[A]]", "[[A]]")
+    assert label_slates(judge, store.slates()[:1], store).outcomes == {"tie": 1}
 
 
 def test_samples_of_one_call_count_each(scripted: Scripted, judge_file: Callable[..., Path], store: Store) -> None:
