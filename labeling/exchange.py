@@ -29,7 +29,7 @@ class ImportReport:
     """What an import did. `skipped`: (number, reason) of what holds no preference, numbered in `unit`s.
 
     splits_kept: lines that ask for another split than the one that their prompt already had; the old one stays.
-    ignored: columns of a table that were left out.
+    ignored: columns of a table, or keys of lines, that were left out.
     gold_new: slates with a known answer. segments_new: clips. requests_new: what people are to answer because a judge
     did.
     """
@@ -61,7 +61,7 @@ class ImportReport:
             parts.append(f"{asked}: it keeps its own")
         if self.ignored:
             more = ", …" if len(self.ignored) > 8 else ""
-            parts.append(f"columns not read: {', '.join(name[:40] for name in self.ignored[:8])}{more}")
+            parts.append(f"columns or keys not read: {', '.join(name[:40] for name in self.ignored[:8])}{more}")
         return "; ".join(parts)
 
 

@@ -36,6 +36,8 @@ Format = Literal["prompts", "pairs", "unpaired", "labels"]
 ReadFormat = Format | Literal["responses"]
 PROMPT_KEYS = {"prompt", "messages", "split", "category"}
 PAIR_KEYS = PROMPT_KEYS - {"messages"} | {"chosen", "rejected"}
+# What TRL's and UltraFeedback's files of pairs have besides: beyond which answer was chosen, it is left out.
+PAIR_KEYS_NOT_READ = {"score_chosen", "score_rejected", "margin", "messages", "prompt_id"}
 UNPAIRED_KEYS = PROMPT_KEYS - {"messages"} | {"completion", "label"}
 LABEL_KEYS = PROMPT_KEYS | {"candidates", "lineage", "labels"}
 KEYS: dict[Format, set[str]] = {
@@ -67,8 +69,13 @@ class Entry:
 def format_of(line: Mapping[str, Any]) -> ReadFormat:
     """Which format a line has. Raises UserError for a key that this format does not know."""
     found, known = format_of_keys(line)
-    require_known(line, known, f"a line of {found}")
+    require_known(line.keys() - keys_not_read(line, found), known, f"a line of {found}")
     return found
+
+
+def keys_not_read(line: Mapping[str, Any], form: str) -> list[str]:
+    """The keys of a line of this format that are left out, in their order."""
+    return [key for key in line if key in PAIR_KEYS_NOT_READ] if form == "pairs" else []
 
 
 def format_of_keys(keys: Iterable[str]) -> tuple[ReadFormat, set[str]]:

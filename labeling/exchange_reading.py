@@ -17,6 +17,7 @@ from labeling.exchange_lines import (
     Completions,
     Entry,
     format_of,
+    keys_not_read,
     read_labels,
     read_pair,
     read_prompt,
@@ -40,7 +41,8 @@ ENDINGS = (".jsonl", ".json", ".csv", ".parquet")
 class Reading:
     """A file that has been read and checked whole: its records by number, and what holds no preference.
 
-    lines: how many lines, records or rows (`unit`) it has. ignored: columns of a table that were left out.
+    lines: how many lines, records or rows (`unit`) it has. ignored: columns of a table, or keys of lines, that were
+    left out.
     """
 
     path: Path
@@ -67,8 +69,9 @@ def read_file(path: Path) -> Reading:
     source = _open(path)
     numbers: list[int] = []
     skipped: list[tuple[int, str]] = []
-    entries = tuple(_entries(path, source, numbers, skipped))
-    return Reading(path, len(numbers), entries, tuple(sorted(skipped)), source.unit, source.ignored)
+    ignored = dict.fromkeys(source.ignored)
+    entries = tuple(_entries(path, source, numbers, skipped, ignored))
+    return Reading(path, len(numbers), entries, tuple(sorted(skipped)), source.unit, tuple(ignored))
 
 
 def _open(path: Path) -> _Source:
@@ -97,9 +100,12 @@ def _rows(path: Path, table: Table) -> _Source:
 
 
 def _entries(
-    path: Path, source: _Source, numbers: list[int], skipped: list[tuple[int, str]]
+    path: Path, source: _Source, numbers: list[int], skipped: list[tuple[int, str]], ignored: dict[str, None]
 ) -> Iterator[tuple[int, Entry]]:
-    """What a source holds as records; every number goes to `numbers`, and what says nothing to `skipped`."""
+    """What a source holds as records.
+
+    Every number goes to `numbers`, what says nothing to `skipped`, and keys that are left out to `ignored`.
+    """
     completions = Completions()
     readers = _readers(Annotator(f"import:{_stem(path)}", "human"), completions)
     first: tuple[int, str] | None = None
@@ -107,6 +113,7 @@ def _entries(
         numbers.append(number)
         try:
             form = _form_of(line)
+            ignored.update(dict.fromkeys(keys_not_read(line, form)))
             first = first or (number, form)
             if form != first[1]:
                 other = f"{source.unit} {first[0]} is one of {first[1]}"

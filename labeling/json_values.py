@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 from labeling.records import UserError
@@ -51,8 +51,8 @@ def numbers(o: Mapping[str, Any], key: str, kind: type) -> tuple[Any, ...]:
     return tuple(get({key: item}, key, kind) for item in get(o, key, list, []))
 
 
-def require_known(o: Mapping[str, Any], known: set[str], what: str) -> None:
+def require_known(o: Mapping[str, Any] | Set[str], known: set[str], what: str) -> None:
     """Raise UserError for a key that `what` does not have."""
-    unknown = sorted(o.keys() - known)
+    unknown = sorted(set(o) - known)
     if unknown:
         raise UserError(f"{what} has no key {unknown[0]!r}: remove it; known are {', '.join(sorted(known))}")

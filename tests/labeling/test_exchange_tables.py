@@ -182,7 +182,7 @@ def test_csv_that_a_spreadsheet_saved(store: Store, tmp_path: Path) -> None:
     report = import_file(store, tmp_path / "saved.csv")
     assert (report.lines, report.labels_new, report.skipped) == (2, 1, ((4, "an empty response"),))
     assert report.ignored == ("id", "score")
-    assert "columns not read: id, score" in str(report)
+    assert "columns or keys not read: id, score" in str(report)
     assert [(p.messages[0].content, p.category) for p in store.prompts()] == [("Tea?", "drinks")]
     assert {label.annotator for label in store.labels()} == {"import:saved"}
 

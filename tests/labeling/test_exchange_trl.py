@@ -104,6 +104,41 @@ def test_an_unpaired_line_that_is_none(store: Store, tmp_path: Path, line: dict[
     assert store.prompts() == []
 
 
+SCORED = {"prompt_id": "6f", "score_chosen": 8.5, "score_rejected": 3, "margin": 5.5, "messages": turns("user", "Tea?")}
+
+
+@pytest.mark.parametrize("name", ["pairs.jsonl", "pairs.json", "pairs.parquet"])
+def test_scores_beside_a_pair_are_left_out_in_every_kind_of_file(store: Store, tmp_path: Path, name: str) -> None:
+    pairs = [
+        {"prompt": "Tea?", "chosen": "Yes.", "rejected": "No."},
+        {"prompt": "Tea?", "chosen": "A", "rejected": "B"},
+    ]
+    lines = [{**pairs[0], **SCORED}, {**SCORED, **pairs[1]}]
+    path = write(tmp_path / name, *lines)
+    if name.endswith(".json"):
+        path.write_text(json.dumps(lines))
+    elif name.endswith(".parquet"):
+        pyarrow = importlib.import_module("pyarrow")
+        importlib.import_module("pyarrow.parquet").write_table(pyarrow.Table.from_pylist(lines), path)
+    report = import_file(store, path)
+    assert ranking(store) == [("Tea?", "Yes.", "No."), ("Tea?", "A", "B")]
+    assert set(report.ignored) == SCORED.keys()
+    assert "columns or keys not read: " in str(report)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"prompt": "x", "chosen": "a", "rejected": "b", "scores": 1},  # a slip of the pen is told as before
+        {"prompt": "x", "score_chosen": 1},
+        {"prompt": "x", "response_1": "a", "response_2": "b", "margin": 1},
+    ],
+)
+def test_other_keys_are_refused(store: Store, tmp_path: Path, line: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=f"has no key '{list(line)[-1]}'"):
+        import_file(store, write(tmp_path / "x.jsonl", line))
+
+
 def test_each_decided_pair_is_exported_as_a_good_and_a_bad_completion(full: Store, tmp_path: Path) -> None:  # noqa: F811
     pairs, singles = tmp_path / "x.jsonl", tmp_path / "y.jsonl"
     won = export_file(full, pairs, "pairs")
