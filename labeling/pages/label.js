@@ -1,6 +1,7 @@
 // The labeling page: what is on it, and how one slate follows the other. An answer goes into the outbox, and the next slate
 // is shown at once: several are here already, so that work goes on where the connection does not. All text that comes from a model is put in as text, never as markup.
 
+import { Attention } from "./attention.js";
 import { inWords, isOpen, showGuidelines, showRecent, showSettings, unseen } from "./dialogs.js";
 import { draftOf, Drafts } from "./drafts.js";
 import { button, h } from "./elements.js";
@@ -49,6 +50,7 @@ class LabelPage {
     this.keymap = new Keymap();
     this.players = new Players();
     this.rest = new Rest();
+    this.attention = new Attention(signal);
     this.mode = localStorage.getItem("prefloop.mode");
     // The Quality page leads to /label?queue=disputed: slates on which people contradict each other, to decide.
     this.queue = new URLSearchParams(location.search).get("queue") === "disputed" ? "disputed" : "new";
@@ -247,6 +249,7 @@ class LabelPage {
     const draft = this.editing ? { ...this.drafts.of(slate.slate), ...draftOf(slate) } : this.drafts.of(slate.slate);
     return new Workplace(slate, draft, player, this.task, this.keymap, {
       busy: () => this.busy,
+      atWork: () => this.attention.noted(),
       answer: (answer) => this.answer(answer),
       say: (line, kind) => this.say(line, kind),
       announce: (line) => this.announce(line),

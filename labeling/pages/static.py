@@ -38,6 +38,7 @@ SCRIPTS = (
     "dialogs.js",
     "keys.js",
     "rest.js",
+    "attention.js",
     "outbox.js",
     "drafts.js",
     "kept.js",

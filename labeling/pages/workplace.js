@@ -15,11 +15,13 @@ const REASONS = ["I cannot tell which is better", "The question is unclear", "I 
 export class Workplace {
   /** `told.answer(answer)` gets what the person says, `told.say(line, kind)` and `told.announce(line)` tell them
    *  something, `told.drafted()` is called when the draft has changed, `told.refresh()` when the bar has; `told.busy()`:
-   *  whether the page waits for another slate, so that no answer counts. */
+   *  whether the page waits for another slate, so that no answer counts; `told.atWork()`: for how many milliseconds the
+   *  person was at work so far. */
   constructor(slate, draft, player, task, keymap, told) {
     Object.assign(this, { slate, draft, player, keymap, told });
     this.k = slate.candidates.length;
     this.shownAt = performance.now();
+    this.workedBefore = told.atWork();
     this.given = false;
     this.skipping = false;
     this.leaveOut = false; // the person was asked whether the rest stays unranked
@@ -76,7 +78,7 @@ export class Workplace {
     this.given = true;
     const { flags, criteria, note } = this.draft;
     const reason = [more.why, note.trim()].filter(Boolean).join(": ");
-    const seconds = Math.round(Math.min((performance.now() - this.shownAt) / 1000, 86400) * 10) / 10;
+    const seconds = Math.round(Math.min((this.told.atWork() - this.workedBefore) / 1000, 86400) * 10) / 10;
     const { why, ...said } = more;
     this.told.answer({ slate: this.slate.slate, outcome, ranks: null, flags, criteria: this.pair ? criteria : {}, reason, seconds, ...said });
   }
