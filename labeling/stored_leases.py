@@ -22,6 +22,7 @@ from labeling.stored_requests import StoredRequests
 from labeling.stored_slates import label_of
 
 MOST_COUNTED = 200
+COUNTED_BY = 10  # where checks are mixed in: a step of the counter hides which of so many answers were to checks
 # What a slate must meet to be given to a person. `closed` spares looking at what has its answers (see `Store._close`).
 WANTED = """closed = 0 AND k BETWEEN :least AND :most
     AND id NOT IN (SELECT slate_id FROM standing WHERE annotator = :who)
@@ -276,7 +277,10 @@ class StoredLeases(StoredRequests):
     def waiting(self, annotator: str, k: tuple[int, int], queue: Queue = "new") -> int:
         """How many slates of k[0]..k[1] candidates this annotator holds or could still be given from a queue.
 
-        It counts to MOST_COUNTED: each request asks this, and nobody need know whether it is 300 or 100,000.
+        It counts to MOST_COUNTED: each request asks this, and nobody need know whether it is 300 or 100,000. Where
+        checks are mixed in, new slates alone would make the exact number fall, so that one that stands still gives a
+        check away. There it is told in whole tens, rounded up: it stands still at nearly every answer, and 0 means
+        that there is nothing, as always.
         """
         settings = self.settings()
         values = {"who": annotator, "least": k[0], "most": k[1], "now": time.time()}
@@ -294,8 +298,10 @@ class StoredLeases(StoredRequests):
         if qualifying and not qualifying.over:
             here = self.rows(f"SELECT count(*) AS n FROM ({GOLD_UNANSWERED})", values)
             return min(here[0]["n"], qualifying.of - qualifying.done)
-        return self.rows(
+        left = self.rows(
             "SELECT (SELECT count(*) FROM "
             f"(SELECT 1 FROM slate WHERE {WANTED} AND id NOT IN {HELD} LIMIT :most_counted)) + {held} AS n",
             values,
         )[0]["n"]
+        mixed = settings.gold_rate or settings.repeat_rate
+        return -(-left // COUNTED_BY) * COUNTED_BY if mixed else left
