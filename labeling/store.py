@@ -28,7 +28,7 @@ from labeling.reliability import Reliability
 from labeling.soft_labels import SoftLabels
 from labeling.stored_accounts import StoredAccounts
 from labeling.stored_judging import StoredJudging
-from labeling.stored_leases import Lease, StoredLeases
+from labeling.stored_leases import SKIPS_BEYOND, Lease, StoredLeases
 from labeling.stored_runs import HumanLabel, RunEvent, StoredRuns
 from labeling.stored_slates import label_of
 from labeling.stored_webhooks import StoredWebhooks
@@ -115,11 +115,16 @@ class Store(StoredLeases, StoredJudging, StoredRuns, StoredAccounts, StoredWebho
         return 1
 
     def _close(self, slate_id: str) -> None:
-        """Note whether a slate has its answers from people; whatever could change that for others opens them again."""
+        """Note whether a slate has its answers from people; whatever could change that for others opens them again.
+
+        Who skips gives no answer. One that several people skip is closed all the same: nobody can answer it.
+        """
+        overlap = self.settings().overlap
         self.db.execute(
-            "UPDATE slate SET closed = (SELECT count(*) FROM standing JOIN annotator "
-            "ON annotator.id = standing.annotator WHERE slate_id = slate.id AND kind = 'human') >= ? WHERE id = ?",
-            [self.settings().overlap, slate_id],
+            "UPDATE slate SET closed = (SELECT count(*) FILTER (WHERE outcome != 'skip') >= ? OR count(*) >= ? "
+            "FROM standing JOIN annotator ON annotator.id = standing.annotator "
+            "WHERE slate_id = slate.id AND kind = 'human') WHERE id = ?",
+            [overlap, overlap + SKIPS_BEYOND, slate_id],
         )
 
     def labels(

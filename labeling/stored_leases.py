@@ -30,9 +30,11 @@ WANTED = """closed = 0 AND k BETWEEN :least AND :most
     AND (:stale = 0 OR run = '' OR
          iteration + :stale >= (SELECT max(iteration) FROM slate AS newer WHERE newer.run = slate.run))
     AND (SELECT count(*) FROM standing JOIN annotator ON annotator.id = standing.annotator
-         WHERE slate_id = slate.id AND kind = 'human')
+         WHERE slate_id = slate.id AND kind = 'human' AND outcome != 'skip')
       + (SELECT count(*) FROM lease JOIN annotator ON annotator.id = lease.annotator
          WHERE slate_id = slate.id AND kind = 'human' AND expires > :now AND annotator != :who) < :overlap"""
+# A slate that one person skips is for others, but one that so many more than the overlap skip is for nobody.
+SKIPS_BEYOND = 2
 GOLD_UNANSWERED = """SELECT slate_id FROM gold_item JOIN slate ON slate.id = slate_id
     WHERE k BETWEEN :least AND :most AND slate_id NOT IN (SELECT slate_id FROM standing WHERE annotator = :who)"""
 HELD = "(SELECT slate_id FROM lease WHERE annotator = :who AND expires > :now)"

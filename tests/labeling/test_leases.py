@@ -76,6 +76,20 @@ def test_what_has_its_answers_is_closed_and_opens_again(store: Store) -> None:
     assert give(store, "human:bob") is not None
 
 
+def test_what_somebody_skips_is_given_to_others_until_several_have_skipped_it(store: Store) -> None:
+    store.add_slates([slate("hard")])
+    people = [f"human:{n}" for n in range(4)]
+    for who in people[:3]:
+        store.add_annotator(Annotator(who, "human"))
+        lease = give(store, who)
+        assert lease is not None
+        key = next(KEYS)
+        store.add_labels([Label(lease.slate_id, who, "skip", key, order=lease.order)])
+        assert give(store, who) is None
+    store.add_annotator(Annotator(people[3], "human"))
+    assert give(store, people[3]) is None
+
+
 def test_a_slate_is_given_to_as_many_people_as_the_setting_says_and_to_nobody_twice(store: Store) -> None:
     store.set_settings({"overlap": "2"})
     store.add_slates([slate("a")])
