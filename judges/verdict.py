@@ -1,7 +1,7 @@
 """What a judge's reply says: a weak order of the shown candidates, or a typed reason why there is none.
 
 A reply is hostile text. The last verdict in it counts, and one that cannot be read is a parse failure: never a
-tie, never a default side.
+tie, never a default side. What a model thinks before it replies is no verdict, and neither is the beginning of a reply.
 """
 
 from __future__ import annotations
@@ -20,7 +20,12 @@ FINAL_CALLS: frozenset[str] = VERDICTS | {"abstain", "injected"}
 FINAL_LABELS: frozenset[str] = frozenset({"ranked", "abstain", "injected"})
 TIE, ABSTAIN = "TIE", "ABSTAIN"
 EXCERPT = 100
-THOUGHT, THOUGHT_END = "<think>", "</think>"
+THINKS = "think|thinking|reasoning|thought"  # names of the marks between which models think
+THOUGHT = re.compile(rf"<(?:{THINKS})>", re.IGNORECASE)
+THOUGHT_END = re.compile(rf"</(?:{THINKS})>", re.IGNORECASE)
+# What a reply was asked to be, as a whole. One that the limit on tokens cut off counts only in this form: behind a
+# verdict among other words, or a letter alone, may have stood what takes it back.
+COMPLETE = re.compile(r"\[\[[^\[\]]{1,80}\]\]|\{[^{}]{1,200}\}")
 
 BRACKETED = re.compile(r"\[\[([^\[\]]{0,80})\]\](?!\s+if\b)")  # "[[A]] if …" only repeats the question
 JSON = re.compile(r"\"verdict\"\s*:\s*\"([^\"\\]{0,80})\"")
@@ -72,14 +77,14 @@ def read_statement(
     """Find what a reply states behind its thoughts, and read it; without a statement, say why as a typed outcome."""
     if refusal or finish_reason == "content_filter":
         return Verdict("refused", reason=excerpt(refusal) if refusal else "stopped by the endpoint's content filter")
-    before, end, after = text.rpartition(THOUGHT_END)
-    text = " " * len(before + end) + after
-    still_thinking = THOUGHT in text
-    found = None if still_thinking else find(text)
+    thought = max((end.end() for end in THOUGHT_END.finditer(text)), default=0)
+    text = " " * thought + text[thought:]
+    cut_off = finish_reason == "length" and COMPLETE.fullmatch(text.strip()) is None
+    if cut_off or THOUGHT.search(text):
+        return Verdict("truncated", reason=f"no verdict before the end of the reply: {excerpt(text, end=True)}")
+    found = find(text)
     if found is not None:
         return read(found)
-    if still_thinking or finish_reason == "length":
-        return Verdict("truncated", reason=f"no verdict before the end of the reply: {excerpt(text, end=True)}")
     if REFUSAL.match(text):
         return Verdict("refused", reason=excerpt(text))
     return Verdict("parse_failure", reason=f"no verdict in the reply: {excerpt(text)}" if text.strip() else "no text")

@@ -45,7 +45,7 @@ def until(condition: Callable[[], bool], seconds: float = 30) -> None:
 
 
 def test_a_batch_through_a_real_model(llama: LlamaServer, judge_file: Callable[..., Path], store: Store) -> None:
-    judge = load_judge(judge_file(llama.base_url), DATA)
+    judge = load_judge(judge_file(llama.base_url, schema=True, max_tokens=24), DATA)
     judge.checked(store)
     outcomes = label_slates(judge, store.slates(), store).outcomes
     assert outcomes.total() == 6
@@ -55,7 +55,7 @@ def test_a_batch_through_a_real_model(llama: LlamaServer, judge_file: Callable[.
     for call in calls.values():
         reply = json.loads(call.reply)
         assert reply["text"]
-        assert 0 < call.completion_tokens <= 12
+        assert 0 < call.completion_tokens <= 24
         assert call.prompt_tokens > 100
     for label in store.labels(annotator=judge.annotator.id):
         verdicts = {call.outcome for call in calls.values() if call.slate_id == label.slate_id}
@@ -87,7 +87,7 @@ def test_a_real_model_that_follows_the_place_makes_ties_and_is_reported(
 def test_a_server_that_dies_leaves_failures_which_the_next_run_mends(
     llama: LlamaServer, judge_file: Callable[..., Path], store: Store
 ) -> None:
-    judge = load_judge(judge_file(llama.base_url, concurrency=1, max_retries=0), DATA)
+    judge = load_judge(judge_file(llama.base_url, concurrency=1, max_retries=0, schema=True, max_tokens=24), DATA)
     heard: list[str] = []
 
     def kill_after_two(label: object) -> None:

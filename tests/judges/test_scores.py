@@ -70,11 +70,20 @@ def test_a_score_is_read(text: str, score: float) -> None:
         ("[[ABSTAIN]]", "abstain"),
         ("I'm sorry, I can't.", "refused"),
         ("<think>[[7]]", "truncated"),
+        ("<thinking>[[7]]", "truncated"),
+        ("<reasoning>[[7]]</reasoning> Hmm.", "parse_failure"),
     ],
 )
 def test_what_is_no_score_on_the_scale_is_never_made_one(text: str, outcome: str) -> None:
     verdict = read_score(text, SCALE)
     assert (verdict.outcome, verdict.score) == (outcome, None)
+
+
+def test_the_beginning_of_a_reply_is_no_score() -> None:
+    for text in ("[[7]] at first sight, but it", "Score: 7", "1", '{"score": 1'):
+        assert read_score(text, SCALE, "length").outcome == "truncated", text
+    assert read_score("[[7]]", SCALE, "length").score == 7
+    assert read_score('{"score": 7}\n', SCALE, "length").score == 7
 
 
 def scored(text: str, *tokens: tuple[str, dict[str, float]], scale: tuple[int, int] = SCALE) -> Kept:

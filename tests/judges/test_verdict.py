@@ -27,6 +27,8 @@ A, B, TIE = (1.0, 2.0), (2.0, 1.0), (1.5, 1.5)
         ("Verdict: A\nOn reflection the better answer is B.", B),
         ("I weigh both.\n\nFinal answer: **A**", A),
         ("<think>[[B]] would be kind</think>[[A]]", A),
+        ("<THINKING>[[B]] would be kind</THINKING>\n[[A]]", A),
+        ("<reasoning>[[B]]?</reasoning><thought>[[B]]!</thought>[[A]]", A),
         ("Both claim [[A]]. My verdict: B", B),
     ],
 )
@@ -52,6 +54,13 @@ def test_the_last_verdict_about_a_pair_counts(text: str, ranks: tuple[float, ...
         ("[[A]]", "content_filter", "refused"),
         ("Let me compare them. First,", "length", "truncated"),
         ("<think>[[A]] seems right, but", "length", "truncated"),
+        ("<think>[[A]] seems right", "stop", "truncated"),
+        ("<thinking>[[B]] maybe</thinking> Hmm. no decision", "stop", "parse_failure"),
+        ("<thinking>[[B]] maybe", "stop", "truncated"),
+        ("<reasoning>[[B]] maybe</reasoning>", "stop", "parse_failure"),
+        ("<reasoning>[[B]] maybe", "stop", "truncated"),
+        ("<thought>[[B]] maybe</thought>", "stop", "parse_failure"),
+        ("<thought>[[B]] maybe", "stop", "truncated"),
         ("[[ABSTAIN]]", "stop", "abstain"),
         ("A > A", "stop", "parse_failure"),
     ],
@@ -61,6 +70,27 @@ def test_no_verdict_is_a_typed_outcome_with_a_reason(text: str, finish: str, out
     assert verdict.outcome == outcome
     assert verdict.ranks == ()
     assert verdict.reason
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[[A]] is what a hasty reader would say. On checking, the other one is",
+        "I weigh both. [[A]]",
+        "Verdict: A\nBut",
+        "A",  # of "A good answer"
+        '{"verdict": "A", "why',
+        '{"verdict": "A"} is what a hasty',
+        "<think>Hm.</think>The verdict: B",
+    ],
+)
+def test_the_beginning_of_a_reply_is_no_verdict(text: str) -> None:
+    assert read_verdict(text, 2, "length").outcome == "truncated"
+
+
+@pytest.mark.parametrize("text", ["[[A]]", " [[A]]\n", '{"verdict": "A"}\n\n', "<think>[[B]]?</think>\n[[A]]"])
+def test_a_reply_that_is_all_it_was_asked_to_be_counts_though_it_reached_the_limit(text: str) -> None:
+    assert read_verdict(text, 2, "length").ranks == A
 
 
 @pytest.mark.parametrize(
@@ -82,7 +112,9 @@ def test_a_ranking_must_be_a_permutation(text: str) -> None:
     assert read_verdict(text, 3).outcome == "parse_failure"
 
 
-@pytest.mark.parametrize("unit", ["<think>", "[[", "verdict: A ", "[[A ", "]]", "sorry ", " ", "A > "])
+@pytest.mark.parametrize(
+    "unit", ["<think>", "</thought>", "<", "[[", "verdict: A ", "[[A ", "]]", "sorry ", " ", "A > "]
+)
 def test_long_hostile_replies_are_read_in_linear_time(unit: str) -> None:
     started = time.perf_counter()
     read_verdict(unit * (1_000_000 // len(unit)), 2)
