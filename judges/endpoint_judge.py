@@ -1,4 +1,4 @@
-"""The judge behind an endpoint: asks a model about each slate in both orders, and keeps account of each call."""
+"""The judge behind an endpoint: asks a model about each slate in several orders, and keeps account of each call."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ class EndpointJudge:
         return SCORED if self.rubric.scale else LISTED
 
     def questions(self, slate: Slate) -> tuple[Question, ...]:
-        """What is asked about a slate: both orders, or each candidate alone."""
+        """What is asked about a slate: all candidates in several orders, or each alone."""
         return self.form.questions(self.rubric, slate, self.endpoint.frames > 0, self._as_json(len(slate.candidates)))
 
     def _as_json(self, k: int) -> bool:

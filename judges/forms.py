@@ -33,7 +33,7 @@ class Form:
         return self.combine(slate, replies, sum(call.seconds for call in calls))
 
 
-# All candidates at once, in both orders; each pair of them, in both orders; and each alone, for a score.
+# All candidates at once, each in each place; each pair of them, in both orders; and each alone, for a score.
 LISTED = Form(questions, lambda slate, replies, seconds: combine(replies, seconds))
 PAIRED = Form(pair_questions, lambda slate, replies, seconds: combine_pairs(replies, seconds))
 SCORED = Form(score_questions, combine_scores)

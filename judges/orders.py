@@ -1,4 +1,4 @@
-"""From the replies to a slate's two questions to one answer: no order of showing is trusted alone."""
+"""From the replies to a slate's questions to one answer: no order of showing is trusted alone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import cast
 from judges.answer import Answer
 from judges.reply import Reply
 from judges.verdict import FINAL_CALLS, TIE, VERDICTS, Verdict
-from labeling.records import Outcome
+from labeling.records import Outcome, pairs
 
 ROUNDING = 1e-9
 
@@ -31,13 +31,13 @@ def combine(replies: Sequence[Reply], seconds: float) -> Answer:
     """One answer from all replies about a slate, to each order as often as to any other; a failure among them is it.
 
     Pairs: p = mean over the replies of P(candidate 0 better); the ranks are tied where the orders contradict each
-    other. K > 2: the weak order of the candidates' mean ranks.
+    other. K > 2: see `agreed_ranks`.
     """
     verdicts = [reply.verdict for reply in replies]
     if lacking := without_ranks(verdicts, seconds):
         return lacking
     if len(replies[0].order) > 2:
-        return Answer("ranked", weak_order(_mean_ranks(replies, verdicts)), seconds=seconds)
+        return _combine_rankings(replies, seconds)
     chances: dict[tuple[int, ...], list[float]] = defaultdict(list)
     for reply in replies:
         first = first_place_better(reply)
@@ -80,12 +80,40 @@ def without_ranks(verdicts: Iterable[Verdict], seconds: float) -> Answer | None:
     return Answer(cast(Outcome, lacking[0].outcome), reason=lacking[0].reason, seconds=seconds) if lacking else None
 
 
-def _mean_ranks(replies: Sequence[Reply], verdicts: Sequence[Verdict]) -> list[float]:
-    totals = [0.0] * len(replies[0].order)
-    for reply, verdict in zip(replies, verdicts, strict=True):
-        for position, rank in zip(reply.order, verdict.ranks, strict=True):
-            totals[position] += rank / len(replies)
-    return totals
+def _combine_rankings(replies: Sequence[Reply], seconds: float) -> Answer:
+    by_order: dict[tuple[int, ...], list[dict[int, float]]] = defaultdict(list)
+    for reply in replies:
+        by_order[reply.order].append(reply.candidate_ranks)
+    k = len(replies[0].order)
+    rankings = [[sum(ranks[n] for ranks in said) / len(said) for n in range(k)] for said in by_order.values()]
+    disputed = sum(_above(rankings, i, j) and _above(rankings, j, i) for i, j in pairs(k))
+    reason = f"the orders contradict each other about {disputed} of {len(pairs(k))} pairs" if disputed else ""
+    return Answer("ranked", agreed_ranks(rankings), reason=reason, seconds=seconds)
+
+
+def agreed_ranks(rankings: Sequence[Sequence[float]]) -> tuple[int, ...]:
+    """The finest weak order of K candidates that no ranking contradicts. rankings: (orders, K), 1 = best.
+
+    Two candidates are tied where one order puts the first above and another the second, and so is whatever has to
+    stand between them. A mean or a majority would not do: over rotations one of two candidates is shown before the
+    other more often than after it, so that a judge that follows places would give it the better mean. But a judge
+    that adds something for each place to what it thinks of a candidate adds the same to both over all orders: it never
+    puts the worse one above in each of them.
+    """
+    means = [sum(ranks) / len(rankings) for ranks in zip(*rankings, strict=True)]
+    best_first = sorted(range(len(means)), key=lambda n: means[n])
+    ranks, rank = [1] * len(means), 1
+    for cut in range(1, len(means)):
+        above, below = best_first[:cut], best_first[cut:]
+        agreed = not any(_above(rankings, j, i) for i in above for j in below)
+        rank += agreed and means[below[0]] - means[above[-1]] >= ROUNDING
+        ranks[below[0]] = rank
+    return tuple(ranks)
+
+
+def _above(rankings: Sequence[Sequence[float]], i: int, j: int) -> bool:
+    """Whether a ranking puts candidate i above j."""
+    return any(ranks[j] - ranks[i] >= ROUNDING for ranks in rankings)
 
 
 def weak_order(costs: Sequence[float], margin: float = 0.0) -> tuple[int, ...]:

@@ -1,5 +1,8 @@
 """The words in which a model is asked to compare: one question per order in which the candidates are shown.
 
+No place may favour a candidate: a pair is shown in both orders, and K > 2 candidates in K orders, so that each stands
+in each place once.
+
 Prompt and candidates stand between tags, and whatever in them looks like such a tag, a verdict or a chat template's
 control token is broken up by a space, so that no candidate can step out of its tags. What it does not do:
 stop a candidate from arguing its case in plain words.
@@ -8,12 +11,13 @@ stop a candidate from arguing its case in plain words.
 from __future__ import annotations
 
 import json
+import random
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from judges.rubric import Rubric
-from judges.verdict import LETTERS
+from judges.verdict import LETTERS, THINKS
 from labeling.records import Candidate, Message, Prompt, Slate, pairs
 
 WORDING = 1  # raised when the words below change: a judge that is asked otherwise is another judge
@@ -71,10 +75,11 @@ CUT_OFF = "\n(Answer {letter} was cut off by the length limit.)"
 SCORE_CUT_OFF = "\n(The answer was cut off by the length limit.)"
 SCORE_KEY = re.compile(r"(?<=\")score(?=\")", re.IGNORECASE)
 BREAKABLE = re.compile(
-    r"\[(?=\[)|\](?=\])"  # verdicts
+    r"[\[［](?=[\[［])|[\]］](?=[\]］])"  # verdicts
     r"|(?<=\")verdict(?=\")"
-    r"|<(?=/?(?:conversation|answer_|goal|clip_|reference))"  # the tags around the material
-    r"|<(?=\|)|\|(?=>)|<(?=/?s>|(?:start|end)_of_turn>|/?think>|</?SYS>>)|\[(?=/?INST\])",  # control tokens
+    r"|<(?=\s{0,9}/?\s{0,9}(?:conversation|answer_|goal|clip_|reference))"  # the tags around the material
+    rf"|<(?=[|｜])|[|｜](?=>)|<(?=/?s>|(?:start|end)_of_turn>|[be]os>|/?(?:{THINKS})>|</?SYS>>)"  # control tokens
+    r"|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\])",
     re.IGNORECASE,
 )
 
@@ -109,13 +114,24 @@ class Question:
 
 
 def questions(rubric: Rubric, slate: Slate, pictures: bool = False, as_json: bool = False) -> tuple[Question, ...]:
-    """Both questions about a slate: the candidates in their order, and in the reverse.
+    """One question about a slate for each of its `shown_orders`: as many as it has candidates.
 
     pictures: the model sees; pictures of each clip will follow its description. as_json: the verdict about a pair is
     to come as JSON.
     """
-    order = tuple(range(len(slate.candidates)))
-    return _in_orders(rubric, slate, (order, order[::-1]), pictures, as_json)
+    return _in_orders(rubric, slate, shown_orders(slate), pictures, as_json)
+
+
+def shown_orders(slate: Slate) -> tuple[tuple[int, ...], ...]:
+    """The K orders in which a slate's K candidates are shown together; each stands in each place once.
+
+    A pair: its order and the reverse. K > 2: the rotations of an order that is drawn from the slate's id, so that a
+    slate is asked about alike in every run.
+    """
+    order = list(range(len(slate.candidates)))
+    if len(order) > 2:
+        random.Random(f"orders {slate.id}").shuffle(order)
+    return tuple((*order[first:], *order[:first]) for first in range(len(order)))
 
 
 def pair_questions(rubric: Rubric, slate: Slate, pictures: bool = False, as_json: bool = False) -> tuple[Question, ...]:

@@ -276,7 +276,9 @@ def test_a_listwise_batch(scripted: Scripted, judge_file: Callable[..., Path], s
 
     def reply(request: dict[str, Any], n: int) -> Reply:
         shown = request["messages"][-1]["content"]
-        return completion("[[A = B > C]]" if shown.index("Red.") < shown.index("Cat.") else "[[B = C > A]]")
+        cat = next(letter for letter in "ABC" if f"<answer_{letter}>\nCat." in shown)
+        first, second = set("ABC") - {cat}
+        return completion(f"[[{first} = {second} > {cat}]]")
 
     scripted.reply = reply
     judge = load_judge(judge_file(scripted.url), DATA)
