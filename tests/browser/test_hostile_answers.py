@@ -166,6 +166,7 @@ def test_texts_that_hide_or_break_are_shown_as_what_they_are(hostile_site: Site,
     zalgo = "Z" + "\u0351\u0347\u0327" * 200
     ask(hostile_site.store, "bidi \u202egnp.exe", f"left\u2067\u202etfel {zalgo}", "a\x00b\x1b[0m \ufeff\u2028end")
     page.goto(hostile_site.address + "/label")
+    page.get_by_role("tab", name="Pairs").click()
     shown(page, "bidi")
     said = page.locator(".prefloop .body").inner_text()
     for visible in ("[U+202E]", "[U+2067]", "[U+FEFF]", "[U+2028]", "a\ufffdb\ufffd[0m"):

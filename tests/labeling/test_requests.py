@@ -66,7 +66,7 @@ def test_what_comes_ahead_are_requests_first_too_and_each_once(store: Store) -> 
 
 def test_what_somebody_answered_is_not_asked_again(store: Store) -> None:
     store.add_annotator(Annotator("human:bob", "human"))
-    store.add_labels([Label(slate(3).id, "human:bob", "skip", "bob")])
+    store.add_labels([Label(slate(3).id, "human:bob", "ranked", "bob", (1, 2))])
     store.request_people([HumanRequest(slate(n).id, JUDGE, "audit", 0.1 * n, 0.5) for n in (3, 4)])
     assert work(store, 2)[0] == [slate(4).id, slate(7).id]
     assert store.request_counts() == [RequestCount(JUDGE, "audit", 2, 2, 7)]
