@@ -52,7 +52,7 @@ def plain(value: float | None, signed: bool = False) -> str:
 def nice_ticks(low: float, high: float, count: int = 4) -> list[float]:
     """About `count` round numbers (1, 2 or 5 times a power of ten apart) that span low..high."""
     if high <= low:
-        pad = abs(low) * 0.1 or 0.5
+        pad = max(abs(low) * 0.1, 1e-3) if low else 0.5  # a single rounding error is no scale
         low, high = low - pad, high + pad
     raw = (high - low) / count
     power = 10.0 ** math.floor(math.log10(raw))

@@ -88,17 +88,23 @@ def test_everybody_changes_their_own_password(site: Site, page: Page) -> None:
     expect(page.get_by_role("button", name="Sign out")).to_be_visible()
 
 
-def test_an_answer_waits_while_another_tab_is_signed_in_as_somebody_else(site: Site, page: Page) -> None:
+def ann_and_bob(site: Site, page: Page, question: str) -> Page:
+    """Sign ann in, who sees this question, and then bob in another tab of the same browser; returns bob's tab."""
     for role, name in (("owner", "olga"), ("labeler", "ann"), ("labeler", "bob")):
         site.store.join(site.store.invite(role, "test"), name, PASSWORD)
-    for n in reversed(range(3)):
-        ask(site.store, f"question {n}.", "a", "b")
     page.goto(site.address)
     sign_in(page, "ann")
-    shown(page, "question 0.")
+    shown(page, question)
     other = page.context.new_page()
     other.goto(f"{site.address}/login")
     sign_in(other, "bob")
+    return other
+
+
+def test_an_answer_waits_while_another_tab_is_signed_in_as_somebody_else(site: Site, page: Page) -> None:
+    for n in reversed(range(3)):
+        ask(site.store, f"question {n}.", "a", "b")
+    other = ann_and_bob(site, page, "question 0.")
     shown(other, "question")
     page.keyboard.press("1")
     said = "you are signed in as bob: nobody labels for somebody else, so sign in as ann again"
@@ -116,15 +122,8 @@ def test_an_answer_waits_while_another_tab_is_signed_in_as_somebody_else(site: S
 
 
 def test_an_answer_outlives_its_page_when_somebody_else_signs_in(site: Site, page: Page) -> None:
-    for role, name in (("owner", "olga"), ("labeler", "ann"), ("labeler", "bob")):
-        site.store.join(site.store.invite(role, "test"), name, PASSWORD)
     ask(site.store, "question", "a", "b")
-    page.goto(site.address)
-    sign_in(page, "ann")
-    shown(page, "question")
-    other = page.context.new_page()
-    other.goto(f"{site.address}/login")
-    sign_in(other, "bob")
+    other = ann_and_bob(site, page, "question")
     page.keyboard.press("1")
     expect(page.locator(".unsent")).to_have_text("1 not sent")
     page.close()

@@ -232,6 +232,9 @@ def test_ticks_are_round_and_span_the_figures() -> None:
     assert nice_ticks(0.13, 0.61) == [0.0, 0.2, 0.4, 0.6, 0.8]
     flat = nice_ticks(2.0, 2.0)
     assert flat[0] < 2.0 < flat[-1]
+    error = nice_ticks(-1.1e-5, -1.1e-5)  # a single rounding error around 0 gets no scale of its own
+    assert error[0] <= -5e-4
+    assert error[-1] >= 5e-4
 
 
 def test_a_higher_figure_is_drawn_higher_and_the_band_encloses_the_line() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from loop_world import World, run_tiny, tiny_config
 from torch import nn
 
 from rlhf import resting
@@ -81,3 +82,17 @@ def test_a_disk_without_room_leaves_the_weights_in_memory(tmp_path: Path, monkey
     weight = module.weight.data
     lay_down(module)
     assert module.weight.data.data_ptr() == weight.data_ptr()
+
+
+def test_a_run_lays_down_what_does_not_learn_and_lets_go_of_it_for_the_update(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_config("grpo", iterations=2)  # policy and reward model learn whole
+    let_go: list[nn.Module] = []
+    for user in ("rlhf.policy", "rlhf.language_subject"):
+        monkeypatch.setattr(f"{user}.rest", let_go.append)
+    subject = run_tiny(config, tmp_path / "run", World(0))
+    assert subject.policy.reference_model in resting._places
+    assert subject.reward_model.decoder in resting._places  # also after its fits
+    assert subject.policy.model not in resting._places
+    assert set(let_go) == {subject.policy.reference_model, subject.reward_model.decoder}
