@@ -5,12 +5,13 @@
     python benchmarks/judging.py table
 
 The endpoint is benchmarks/judging_endpoint.py in a process of its own. An arm asks 2,000 questions, about 1,000
-slates in both orders. `share` is what the endpoint took a second, from the start of labeling to its end, over what its
-limit allows. `gather` is the openai client with its own retries, and all questions at once. `distilabelN` is distilabel
-with N questions in a batch (50 is its default), run by the Python that the environment variable DISTILABEL_PYTHON
-names, in an environment with `distilabel[openai]` and `requests`; its seconds are those of `Pipeline.run`. `memory`
-makes a project of so many slates, labels all of it by the criteria judge, walks through all of it by the dry run of an
-endpoint judge, and labels its first 500 slates by that judge; each in a process of its own, whose peak is told.
+slates in both orders, and an answer takes about 0.6 s. `share` is what the endpoint took a second, from the start of
+labeling to its end, over what its limit allows. `gather` is the openai client with its own retries, and all questions
+at once. `distilabelN` is distilabel with N questions in a batch (50 is its default), run by the Python that the
+environment variable DISTILABEL_PYTHON names, in an environment with `distilabel[openai]` and `requests`; its seconds
+are those of `Pipeline.run`. `memory` makes a project of so many slates, labels all of it by the criteria judge, walks
+through all of it by the dry run of an endpoint judge, and labels all of it by that judge, whose endpoint has no limit
+and answers at once; each in a process of its own, whose peak is told, and how many slates it left without an answer.
 Results: benchmarks/results/judging-*.json.
 """
 
@@ -29,7 +30,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +45,8 @@ from judges.verdict import FINAL_LABELS
 from labeling.records import Candidate, Message, Prompt, Slate
 from labeling.store import Store
 
-SLATES, RPM = 1000, 3000
-FIRST = 500
+SLATES, RPM, LATENCY = 1000, 3000, 0.6  # slates and requests a minute; median seconds of an answer
+NO_LIMIT = 1e9  # requests a minute
 JUDGE = """kind = "endpoint"
 name = "bench"
 rubric = "brief"
@@ -66,9 +66,9 @@ def slates(count: int) -> Iterator[Slate]:
 
 
 @contextmanager
-def endpoint(rpm: float, headers: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def endpoint(rpm: float, headers: str, latency: float) -> Iterator[tuple[str, dict[str, Any]]]:
     """The endpoint's address, and a mapping that holds its own counts afterwards."""
-    command = [sys.executable, str(HERE / "judging_endpoint.py"), str(rpm), headers]
+    command = [sys.executable, str(HERE / "judging_endpoint.py"), str(rpm), headers, str(latency)]
     counts: dict[str, Any] = {}
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
         assert process.stdin is not None
@@ -111,7 +111,7 @@ def ask_by_distilabel(judge: EndpointJudge, asked: list[Slate], batch: int, fold
 
 def speed(arm: str, rpm: float) -> dict[str, Any]:
     how, headers = arm.split("-")
-    with tempfile.TemporaryDirectory() as folder, endpoint(rpm, headers) as (url, counts):
+    with tempfile.TemporaryDirectory() as folder, endpoint(rpm, headers, LATENCY) as (url, counts):
         store = Store(Path(folder) / "project", create=True)
         store.add_slates(slates(SLATES))
         judge = endpoint_judge(Path(folder), url)
@@ -135,7 +135,7 @@ def speed(arm: str, rpm: float) -> dict[str, Any]:
 
 def memory(count: int) -> dict[str, Any]:
     result: dict[str, Any] = {"slates": count}
-    with tempfile.TemporaryDirectory() as folder, endpoint(60_000, "told") as (url, _):
+    with tempfile.TemporaryDirectory() as folder, endpoint(NO_LIMIT, "silent", 0.0) as (url, _):
         store = Store(Path(folder) / "project", create=True)
         store.add_slates(slates(count))
         endpoint_judge(Path(folder), url)
@@ -160,9 +160,10 @@ def step(what: str, folder: Path) -> dict[str, float]:
         who = judge.annotator.id
         estimate(judge, waiting(stream, who, store), store.usual_call(who), store)
     elif what == "endpoint":
-        label_slates(judge, islice(stream, FIRST), store)
+        label_slates(judge, stream, store)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"seconds": time.monotonic() - started, "peak": peak}
+    seconds, left = time.monotonic() - started, store.count_waiting(judge.annotator.id, FINAL_LABELS)
+    return {"seconds": seconds, "cpu": time.process_time(), "peak": peak, "left": left}
 
 
 def keep(name: str, result: dict[str, Any]) -> None:
@@ -181,7 +182,7 @@ def table() -> None:
         if "arm" in r:
             figures = f"{r['seconds']:.1f} | {r['share']:.1%} | {r['refused']:,} | {r['lost']:,} | {r['cpu']:.1f}"
             print(f"| `{r['arm']}` | {r['rpm']:,.0f} | {figures} |")
-    print(f"\n| slates | no pass | criteria judge, all | dry run, all | endpoint judge, first {FIRST} |")
+    print("\n| slates | no pass | criteria judge, all | dry run, all | endpoint judge, all |")
     print("|---|---|---|---|---|")
     for r in sorted((r for r in results.values() if "slates" in r), key=lambda r: int(r["slates"])):
         cells = [f"{r[s]['peak']:.0f} MiB, {r[s]['seconds']:.0f} s" for s in ("criteria", "dry", "endpoint")]

@@ -1,8 +1,8 @@
-"""An endpoint with a realistic latency and a rate limit: `python judging_endpoint.py RPM HEADERS` prints its port.
+"""An endpoint with a latency and a rate limit: `python judging_endpoint.py RPM HEADERS SECONDS` prints its port.
 
 HEADERS: "told" sends OpenAI's x-ratelimit headers and retry-after-ms, "silent" sends neither. The limit is a bucket
-that refills evenly and holds one second's worth. Latency is lognormal around 0.6 s. A line on stdin ends it; it prints
-how many requests it took, how many it refused, and the seconds between the first and the last that it took.
+that refills evenly and holds one second's worth. Latency is lognormal around SECONDS. A line on stdin ends it; it
+prints how many requests it took, how many it refused, and the seconds between the first and the last that it took.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import random
 import sys
 import time
 
-MEDIAN, SPREAD = 0.6, 0.35  # seconds; standard deviation of the logarithm
+SPREAD = 0.35  # standard deviation of the latency's logarithm
 PROMPT_TOKENS, REPLY_TOKENS = 220, 4
 
 
 class Limited:
-    def __init__(self, rpm: float, told: bool) -> None:
-        self.rpm, self.rate, self.told = rpm, rpm / 60, told
+    def __init__(self, rpm: float, told: bool, median: float) -> None:
+        self.rpm, self.rate, self.told, self.median = rpm, rpm / 60, told, median
         self.level, self.at = self.rate, time.monotonic()
         self.times: list[float] = []
         self.refused = 0
@@ -57,7 +57,7 @@ class Limited:
                 await reader.readexactly(length)
                 taken = self.take()
                 if taken:
-                    await asyncio.sleep(self.chance.lognormvariate(0, SPREAD) * MEDIAN)
+                    await asyncio.sleep(self.chance.lognormvariate(0, SPREAD) * self.median)
                 message = {"role": "assistant", "content": "[[A]]"}
                 usage = {"prompt_tokens": PROMPT_TOKENS, "completion_tokens": REPLY_TOKENS, "total_tokens": 224}
                 reply = {
@@ -78,7 +78,7 @@ class Limited:
 
 
 async def main() -> None:
-    limited = Limited(float(sys.argv[1]), sys.argv[2] == "told")
+    limited = Limited(float(sys.argv[1]), sys.argv[2] == "told", float(sys.argv[3]))
     server = await asyncio.start_server(limited.connection, "127.0.0.1", 0, backlog=4096)
     print(server.sockets[0].getsockname()[1], flush=True)
     await asyncio.to_thread(sys.stdin.readline)
