@@ -41,27 +41,6 @@ SHORT_REPLY = 64
 NEVER_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout")  # causes of the client's that come before any request
 
 TOKEN_LIMITS: tuple[Literal["max_tokens"], Literal["max_completion_tokens"]] = ("max_tokens", "max_completion_tokens")
-VERDICTS_OF_PAIRS = ["A", "B", "TIE", "ABSTAIN"]
-VERDICT_SCHEMA: dict[str, Any] = {
-    "type": "json_schema",
-    "json_schema": {
-        "name": "verdict",
-        "strict": True,
-        "schema": {
-            "type": "object",
-            "properties": {"verdict": {"type": "string", "enum": VERDICTS_OF_PAIRS}},
-            "required": ["verdict"],
-            "additionalProperties": False,
-        },
-    },
-}
-
-
-def score_schema(scale: tuple[int, int]) -> dict[str, Any]:
-    """The form of a reply that is a score on this scale."""
-    score = {"type": "integer", "enum": list(range(scale[0], scale[1] + 1))}
-    schema = {"type": "object", "properties": {"score": score}, "required": ["score"], "additionalProperties": False}
-    return {"type": "json_schema", "json_schema": {"name": "score", "strict": True, "schema": schema}}
 
 
 def _address(url: str) -> str:
@@ -88,8 +67,9 @@ class Endpoint:
     where it does not tell them itself. max_retries: of a failed call; being asked to slow down is no failure.
     samples: how often each order of a slate is asked. n: all samples of a question come from one call. seed: drawn
     samples have a seed, each its own. logprobs: ask for the probabilities of the verdict's token.
-    schema: have scores, and verdicts about pairs, as JSON by a schema. token_limit: newer OpenAI models want
-    "max_completion_tokens". frames: pictures shown of each clip, to models that see; 0 = its description alone.
+    schema: have scores and verdicts as JSON by a schema; list_schema: with it rankings of more than two as well, whose
+    schema has a pattern. token_limit: newer OpenAI models want "max_completion_tokens". frames: pictures shown of each
+    clip, to models that see; 0 = its description alone.
     """
 
     base_url: Annotated[str, Field(pattern=r"^https?://[^/]+"), AfterValidator(_address)]
@@ -107,6 +87,7 @@ class Endpoint:
     seed: bool = True
     logprobs: bool = True
     schema: bool = False
+    list_schema: bool = True
     token_limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     frames: Annotated[int, Field(ge=0, le=8)] = 0
 

@@ -16,7 +16,7 @@ from judges.batch_run import BatchRun, open_calls
 from judges.budget import FREE, UNLIMITED, Budget, BudgetReached, Price, Size, size_of
 from judges.calling import Caller
 from judges.canaries import DEFAULT_CANARIES, CanaryRules
-from judges.endpoint import VERDICT_SCHEMA, Endpoint, Request, open_client, score_schema
+from judges.endpoint import Endpoint, Request, open_client
 from judges.endpoint_run import EndpointRun
 from judges.forms import LISTED, SCORED, Form
 from judges.ledger import Ledger, LedgerWriter
@@ -25,6 +25,7 @@ from judges.pictures import Draw, chat, chat_with_pictures
 from judges.probe import Probe
 from judges.questions import Question
 from judges.rubric import Rubric
+from judges.schemas import score_schema, verdict_schema
 from judges.submissions import Submissions
 from judges.verdict import FINAL_CALLS
 from labeling.records import Annotator, Label, Slate, UserError, content_id
@@ -142,7 +143,9 @@ class EndpointJudge:
 
     def _as_json(self, k: int) -> bool:
         """Whether a score, or a verdict about k candidates, is to come as JSON by a schema."""
-        return self.endpoint.schema and (k == 2 or self.rubric.scale is not None) and not self.rubric.reasoning
+        e = self.endpoint
+        able = e.schema and (e.list_schema or k == 2 or self.rubric.scale is not None)
+        return able and not self.rubric.reasoning
 
     def unanswered(self, waiting: Waiting) -> Iterator[Size]:
         """The sizes of the questions about a slate that are still to be asked."""
@@ -175,8 +178,9 @@ class EndpointJudge:
 
     def settings(self, question: Question, sample: int) -> dict[str, Any]:
         """Sampling, and the form of the reply if it is to be JSON."""
-        schema = score_schema(question.scale) if question.scale else VERDICT_SCHEMA
-        form = {"response_format": schema} if self._as_json(len(question.order)) else {}
+        k = len(question.order)
+        schema = score_schema(question.scale) if question.scale else verdict_schema(k)
+        form = {"response_format": schema} if self._as_json(k) else {}
         return self.endpoint.sampling(sample) | form
 
     def _pictures(self, clip: str) -> Sequence[bytes]:

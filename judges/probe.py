@@ -6,20 +6,23 @@ small question whose reply shows whether it was heeded; what is missing is said,
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from judges.calling import Caller
-from judges.endpoint import TOKEN_LIMITS, VERDICT_SCHEMA, CallFailed, Completion, Endpoint, Request
+from judges.endpoint import TOKEN_LIMITS, CallFailed, Completion, Endpoint, Request
 from judges.pictures import ChatMessage, chat, grey_png, image_part
+from judges.schemas import ranking_pattern, verdict_schema
 from judges.verdict import stated_json
 from labeling.records import CallOutcome, Message, UserError, content_id
 
 WORDS = "Reply with the letter A."
 LONG = "Count from 1 to 100, with a space between the numbers."
 FEW_TOKENS, ROOM = 8, 64
+RANKED = 3  # candidates of the ranking that is tried
 REFUSALS = (400, 422)  # statuses of a server that does not take what is asked of it
 LONGEST_TOKEN = 12  # characters; a reply of more than so many for each token was not cut off
 PROBED = "probe"  # stands for a slate in the ledger
@@ -41,9 +44,8 @@ class Probe:
         if self._endpoint.logprobs and not await self._gives_logprobs():
             self._endpoint = replace(self._endpoint, logprobs=False)
             self._missing("logprobs", "token probabilities", "verdicts count as votes; samples = 5 gives soft labels")
-        if self._endpoint.schema and not await self._heeds_schema():
-            self._endpoint = replace(self._endpoint, schema=False)
-            self._missing("schema", "the JSON schema", "the last verdict in a reply of free form counts")
+        if self._endpoint.schema:
+            await self._try_schemas()
         if self._endpoint.replies_per_call > 1 and not await self._gives_several():
             self._endpoint = replace(self._endpoint, n=False)
             self._missing("n", "several replies at once", "each sample is a call of its own")
@@ -87,11 +89,25 @@ class Probe:
             return False
         return not self._endpoint.logprobs or all(gives_logprobs(one) for one in completion.others)
 
-    async def _heeds_schema(self) -> bool:
+    async def _try_schemas(self) -> None:
+        """Whether verdicts about pairs come by a schema, and whether rankings do."""
+        instead = "the last verdict in a reply of free form counts"
+        if await self._stated(2) is None:
+            self._endpoint = replace(self._endpoint, schema=False)
+            self._missing("schema", "the JSON schema", instead)
+        elif (
+            self._endpoint.list_schema
+            and re.fullmatch(ranking_pattern(RANKED), await self._stated(RANKED) or "") is None
+        ):
+            self._endpoint = replace(self._endpoint, list_schema=False)
+            self._missing("list_schema", "the pattern in the JSON schema of rankings", instead)
+
+    async def _stated(self, k: int) -> str | None:
+        """What it states as JSON by the schema of a verdict about k, where nothing but the schema asks for one."""
         asked = chat([Message("user", "Write a line of verse about the sea.")])
-        settings = {"temperature": 0.0, self._endpoint.token_limit: ROOM, "response_format": VERDICT_SCHEMA}
+        settings = {"temperature": 0.0, self._endpoint.token_limit: ROOM, "response_format": verdict_schema(k)}
         completion, _ = await self._ask(asked, settings)
-        return completion is not None and stated_json(completion.text) is not None
+        return stated_json(completion.text) if completion else None
 
     async def _try_seed(self) -> None:
         asked = chat([Message("user", "Write eight random letters.")])

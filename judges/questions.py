@@ -40,6 +40,10 @@ JSON_FORMAT = (
     'Which {what} is better, A or B? Reply as JSON with one key, "verdict", whose value is "A", "B", "TIE" if they are '
     'equally good, or "ABSTAIN" if you cannot tell.'
 )
+JSON_LIST_FORMAT = (
+    'Rank all {k} {what}s from best to worst. Reply as JSON with one key, "verdict", whose value holds the letters '
+    '{letters}, each exactly once, with > for better than and = for equally good, or is "ABSTAIN" if you cannot tell.'
+)
 LIST_FORMAT = (
     "Rank all {k} {what}s from best to worst. Reply in double square brackets with the letters {letters}, each exactly "
     "once, with > for better than and = for equally good, and nothing else. If you cannot tell, reply [[ABSTAIN]]."
@@ -116,8 +120,7 @@ class Question:
 def questions(rubric: Rubric, slate: Slate, pictures: bool = False, as_json: bool = False) -> tuple[Question, ...]:
     """One question about a slate for each of its `shown_orders`: as many as it has candidates.
 
-    pictures: the model sees; pictures of each clip will follow its description. as_json: the verdict about a pair is
-    to come as JSON.
+    pictures: the model sees; pictures of each clip will follow its description. as_json: the verdict is to be JSON.
     """
     return _in_orders(rubric, slate, shown_orders(slate), pictures, as_json)
 
@@ -226,7 +229,8 @@ def _examples(rubric: Rubric, k: int, as_json: bool) -> tuple[Message, ...]:
 
 def _format(rubric: Rubric, what: str, k: int, as_json: bool) -> str:
     """How to answer about k answers or clips."""
-    words = LIST_FORMAT if k > 2 else JSON_FORMAT if as_json else PAIR_FORMAT
+    plain, json_form = (LIST_FORMAT, JSON_LIST_FORMAT) if k > 2 else (PAIR_FORMAT, JSON_FORMAT)
+    words = json_form if as_json else plain
     asked = words.format(what=what, k=k, letters=", ".join(LETTERS[:k]))
     return REASON_FIRST + asked.replace(ONLY, "") if rubric.reasoning else asked
 

@@ -1,12 +1,13 @@
 """What an endpoint cannot do is found out before anything is spent on slates, said, and done without."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import LlamaServer, Reply, Scripted, completion
+from conftest import LlamaServer, Reply, Scripted, completion, slate
 
 from judges.batch import label_slates
 from judges.calibration import calibrate
@@ -25,7 +26,7 @@ B = {"token": "B", "logprob": -2.4, "bytes": [66]}
 def able(request: dict[str, Any], n: int, seen: list[int]) -> Reply:
     """A server that heeds everything it is asked for."""
     if "response_format" in request:
-        return completion('{"verdict": "A"}')
+        return completion('{"verdict": "B>A=C"}' if patterned(request) else '{"verdict": "A"}')
     if request.get("logprobs") or "n" in request:
         tokens = {"content": [{**A, "top_logprobs": [A, B]}]} if request.get("logprobs") else None
         body = json.loads(completion("A", logprobs=tokens).body)
@@ -34,6 +35,11 @@ def able(request: dict[str, Any], n: int, seen: list[int]) -> Reply:
     if "seed" in request:
         return completion(f"letters of {request['seed']}")
     return completion("1 2 3 4", "length")
+
+
+def patterned(request: dict[str, Any]) -> bool:
+    """Whether a ranking is asked for by a pattern."""
+    return "pattern" in json.dumps(request.get("response_format"))
 
 
 def without(*ignored: str) -> Callable[[dict[str, Any], int], Reply]:
@@ -85,8 +91,59 @@ def test_a_server_that_can_do_it_all(scripted: Scripted, judge_file: Callable[..
     assert judge.remarks == ()
     assert (judge.endpoint.logprobs, judge.endpoint.schema, judge.endpoint.token_limit) == (True, True, "max_tokens")
     assert judge.endpoint.n is True
-    assert len(scripted.requests) == 6
-    assert store.judge_spending(judge.annotator.id).calls == 6  # the check is on the books too
+    assert judge.endpoint.list_schema is True
+    assert len(scripted.requests) == 7
+    assert store.judge_spending(judge.annotator.id).calls == 7  # the check is on the books too
+
+
+THREE = ("A red door.", "I do not like red.", "Red.")
+
+
+@pytest.mark.parametrize("refused", [True, False])
+def test_a_server_that_knows_schemas_and_no_pattern_ranks_in_free_form(
+    refused: bool, scripted: Scripted, judge_file: Callable[..., Path], store: Store
+) -> None:
+    """It says so, or it replies with any text; pairs keep their schema."""
+    said = (
+        Reply(b'{"error": {"message": "pattern is not supported"}}', 400)
+        if refused
+        else completion('{"verdict": "waves"}')
+    )
+    scripted.reply = lambda request, n: said if patterned(request) else able(request, n, [])
+    judge = checked(scripted, judge_file, store)
+    assert (judge.endpoint.schema, judge.endpoint.list_schema) == (True, False)
+    assert ["(list_schema): the last verdict in a reply of free form" in remark for remark in judge.remarks] == [True]
+    (pair, *_) = store.slates()
+    assert ["response_format" in judge.request(q).settings for q in judge.questions(pair)] == [True] * 2
+    for question in judge.questions(slate("Name something red.", *THREE)):
+        assert "response_format" not in judge.request(question).settings
+        assert "double square brackets" in question.messages[-1].content
+
+
+def test_a_ranking_by_schema_is_a_weak_order_or_a_failure(
+    scripted: Scripted, judge_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    """What the pattern lets through: each letter once, ties, an abstention; and a letter twice, which is no ranking."""
+    store = Store(tmp_path / "three", create=True)
+    says = {"ties": "B>A=C", "twice": "A>A>B", "none": "ABSTAIN"}
+    store.add_slates([slate(f"Name something, {name}.", *THREE) for name in says])
+    asked: list[str] = []
+
+    def reply(request: dict[str, Any], n: int) -> Reply:
+        asked.append(request["response_format"]["json_schema"]["schema"]["properties"]["verdict"]["pattern"])
+        [verdict] = [verdict for name, verdict in says.items() if f", {name}." in request["messages"][-1]["content"]]
+        assert re.fullmatch(asked[-1], verdict)
+        return completion(json.dumps({"verdict": verdict}))
+
+    scripted.reply = reply
+    judge = load_judge(judge_file(scripted.url, schema=True), DATA)
+    outcomes = label_slates(judge, store.slates(), store).outcomes
+    assert outcomes == {"tie": 1, "parse_failure": 1, "abstain": 1}  # the second place first in each order: tied
+    assert len(asked) == 3 * 3
+    (failed,) = (label for label in store.labels() if label.outcome == "parse_failure")
+    assert failed.reason == "the verdict “A>A>B” does not name each of A to C once"
+    for wrong in ("B>A", "B>A>D", "B>A>C=A", "B > A > C", "TIE", ""):
+        assert not re.fullmatch(asked[0], wrong), wrong
 
 
 @pytest.mark.parametrize("server", [without, refuses, rejects])
@@ -189,11 +246,12 @@ def test_verdicts_by_schema_have_chances_and_samples_have_seeds(
 
 
 def test_a_real_server(llama: LlamaServer, judge_file: Callable[..., Path], store: Store) -> None:
-    """It heeds all of it; and both samples of a question come from one call, which bills the question once."""
+    """It heeds all of it, the pattern too; and both samples of a question come from one call, which bills it once."""
     wanted = {"schema": True, "samples": 2, "temperature": 0.7, "n": True}
     judge = load_judge(judge_file(llama.base_url, **wanted), DATA).checked(store)
     assert isinstance(judge, EndpointJudge)
     assert judge.remarks == ()
+    assert judge.endpoint.list_schema is True
     label_slates(judge, store.slates()[:1], store)
     calls = [call for call in store.judge_calls(judge.annotator.id).values() if call.slate_id != PROBED]
     assert len(calls) == 2
