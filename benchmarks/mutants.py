@@ -14,8 +14,10 @@ MUTANTS: tuple[tuple[str, str, str], ...] = (
     # Divergences
     ("divergences", "return logp - ref_logp", "return ref_logp - logp"),
     ("divergences", "** 2 / 2", "** 2"),
-    ("divergences", "torch.expm1(-d) + d", "torch.expm1(d) - d"),
-    ("divergences", "torch.expm1(-d) + d", "torch.exp(-d) + d"),
+    ("divergences", "torch.expm1(held(-d)) + d", "torch.expm1(held(d)) - d"),
+    ("divergences", "torch.expm1(held(-d)) + d", "torch.exp(held(-d)) + d"),
+    ("divergences", "value.clamp(-LARGEST, LARGEST) + (exponent - value)", "exponent"),
+    ("divergences", "value.clamp(-LARGEST, LARGEST) + (exponent - value)", "exponent.clamp(-LARGEST, LARGEST)"),
     # Advantages
     ("advantages", "gamma * next_value - values[:, t]", "gamma * next_value + values[:, t]"),
     ("advantages", "+ gamma * next_value -", "+ next_value -"),
@@ -46,12 +48,15 @@ MUTANTS: tuple[tuple[str, str, str], ...] = (
     ("advantages", "signals.mask * signals.count[:, None])", "signals.mask)"),
     ("advantages", "_whitened(centred[:, None] * signals.mask, signals)", "_whitened(signals.totals[:, None] * signals.mask, signals)"),
     # Ratios
-    ("ratios", "return ((logp - old_logp) * mask).exp()", "return ((old_logp - logp) * mask).exp()"),
-    ("ratios", "return ((logp - old_logp) * mask).exp()", "return (logp - old_logp).exp()"),
+    ("ratios", "return held((logp - old_logp) * mask).exp()", "return held((old_logp - logp) * mask).exp()"),
+    ("ratios", "return held((logp - old_logp) * mask).exp()", "return held(logp - old_logp).exp()"),
     ("ratios", "/ mask.sum(1, keepdim=True).clamp(min=1)", "/ mask.shape[1]"),
     ("ratios", "(logp - old_logp).detach() * mask", "(logp - old_logp) * mask"),
     ("ratios", "* ((logp - logp.detach()) * mask).exp()", ""),
     ("ratios", "(((logp - old_logp) * mask).sum(1, keepdim=True) * mask)", "((logp - old_logp).sum(1, keepdim=True) * mask)"),
+    ("ratios", "return held((logp - old_logp) * mask)", "return ((logp - old_logp) * mask)"),
+    ("ratios", "return held(mean * mask)", "return (mean * mask)"),
+    ("ratios", "return held(((logp - old_logp) * mask).sum(1, keepdim=True) * mask)", "return (((logp - old_logp) * mask).sum(1, keepdim=True) * mask)"),
     # Surrogates
     ("surrogates", "torch.minimum(plain, bounded)", "torch.maximum(plain, bounded)"),
     ("surrogates", "bounded = tokens.ratio.clamp(1 - eps_low, 1 + eps_high)", "bounded = tokens.ratio.clamp(1 - eps_high, 1 + eps_low)"),

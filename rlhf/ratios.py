@@ -1,4 +1,4 @@
-"""Importance ratios between the current and the sampling policy."""
+"""Importance ratios between the current and the sampling policy, from e^−20 to e^20 (see `rlhf.divergences.held`)."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from rlhf.divergences import held
+
 RatioFn = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def token_ratio(logp: Tensor, old_logp: Tensor, mask: Tensor) -> Tensor:
     """`ρ_t = exp(logp_t − old_logp_t)`. All (N, T); 1 outside the mask."""
-    return ((logp - old_logp) * mask).exp()
+    return held((logp - old_logp) * mask).exp()
 
 
 def sequence_ratio(logp: Tensor, old_logp: Tensor, mask: Tensor) -> Tensor:
@@ -22,7 +24,7 @@ def sequence_ratio(logp: Tensor, old_logp: Tensor, mask: Tensor) -> Tensor:
     """
     log_ratio = (logp - old_logp).detach() * mask
     mean = log_ratio.sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp(min=1)
-    return (mean * mask).exp() * ((logp - logp.detach()) * mask).exp()
+    return held(mean * mask).exp() * ((logp - logp.detach()) * mask).exp()
 
 
 def product_ratio(logp: Tensor, old_logp: Tensor, mask: Tensor) -> Tensor:
@@ -30,4 +32,4 @@ def product_ratio(logp: Tensor, old_logp: Tensor, mask: Tensor) -> Tensor:
 
     RLOO (arXiv 2402.14740). The gradient is that of w_i: `w_i·Σ_t ∇logp_t`. (N, T); 1 outside the mask.
     """
-    return (((logp - old_logp) * mask).sum(1, keepdim=True) * mask).exp()
+    return held(((logp - old_logp) * mask).sum(1, keepdim=True) * mask).exp()

@@ -7,7 +7,7 @@ import torch
 from by_hand import gradient
 from torch import Tensor
 
-from rlhf.divergences import Estimator, k1, k2, k3
+from rlhf.divergences import Estimator, held, k1, k2, k3
 
 LOGITS = torch.tensor([0.5, -1.0, 0.2, 1.3], dtype=torch.float64)
 REFERENCE = torch.tensor([1.0, 0.1, -0.4, 0.3], dtype=torch.float64).log_softmax(0)
@@ -46,3 +46,18 @@ def test_what_each_is_as_a_loss() -> None:
     torch.testing.assert_close(expected_gradient(k2), reverse)
     # E_π[∇k3] = −Σ ref·∇log π, since ∇k3 = (1 − ref/π)·∇log π.
     torch.testing.assert_close(expected_gradient(k3), forward)
+
+
+def test_an_exponent_out_of_all_bounds_is_held_and_keeps_its_gradient() -> None:
+    # exp(±200) would be infinite or 0; at ±20 the value stops, and the gradient is that of the held value.
+    far = torch.tensor([-200.0, -19.0, 0.3, 19.0, 200.0], dtype=torch.float64)
+    expected = torch.tensor([-20.0, -19.0, 0.3, 19.0, 20.0], dtype=torch.float64).exp()
+    torch.testing.assert_close(held(far).exp(), expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(gradient(lambda x: held(x).exp().sum(), far), expected, rtol=1e-12, atol=0)
+
+
+def test_k3_is_finite_however_unlikely_a_token_has_become() -> None:
+    # d = −200: the policy has left what the reference likes. The pull back is that of e^20, up.
+    logp = torch.tensor([-200.0])
+    assert k3(logp, torch.zeros(1)).item() == pytest.approx(math.exp(20) - 1 - 200)
+    assert gradient(lambda x: k3(x, torch.zeros(1)).sum(), logp).item() == pytest.approx(1 - math.exp(20))

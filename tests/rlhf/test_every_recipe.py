@@ -1,5 +1,6 @@
 """What must hold for every recipe: the table test that a new one has to pass."""
 
+import math
 from dataclasses import replace
 from functools import partial
 
@@ -118,6 +119,19 @@ def test_the_first_pass_of_real_samples_is_on_policy(recipe: Recipe) -> None:
     assert metrics["ratio_max"] == pytest.approx(1, abs=1e-5)
     assert metrics["clip_fraction"] == 0
     assert metrics["kl_per_sequence"] == pytest.approx(0, abs=1e-4)
+
+
+@recipes
+def test_exploded_ratios_give_no_nan(recipe: Recipe) -> None:
+    # e^±200 and more, on tokens of good and of bad responses: float32 ends at e^88.
+    recipe = once(recipe)
+    learner = make(recipe, rate=1e-12)
+    rollout = samples(learner, recipe, noise=0.0)
+    rollout.old_logp[:, ::2] += 200.0
+    rollout.old_logp[::2] *= -1.0
+    metrics = step(learner, rollout, recipe)
+    assert all(math.isfinite(value) for value in metrics.values())
+    assert all(p.isfinite().all() for p in everything(learner))
 
 
 @recipes

@@ -64,6 +64,17 @@ def test_a_response_without_tokens_has_ratio_one_and_no_gradient(ratio: RatioFn)
     assert gradient(lambda x: ratio(x, OLD, nothing).sum(), NEW).abs().max() == 0
 
 
+@pytest.mark.parametrize("ratio", [token_ratio, sequence_ratio, product_ratio])
+@pytest.mark.parametrize("by", [-300.0, 300.0])
+def test_a_ratio_out_of_all_bounds_is_held_and_keeps_its_gradient(ratio: RatioFn, by: float) -> None:
+    # Of one token a response, the ratio of the token and that of the response are one.
+    mask = torch.tensor([[True], [False]])
+    far = torch.tensor([[by], [by]])
+    bound = math.exp(math.copysign(20, by))
+    close(ratio(far, torch.zeros(2, 1), mask) / bound, [[1.0], [1 / bound]], 1e-5)
+    close(gradient(lambda x: ratio(x, torch.zeros(2, 1), mask).sum(), far) / bound, [[1.0], [0.0]], 1e-5)
+
+
 # Aggregation
 
 MASK = torch.tensor([[1, 0, 0], [1, 1, 1]], dtype=torch.bool)
