@@ -5,12 +5,14 @@ Every weight is taken over the step's whole batch, so the cut changes nothing bu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
+from labeling.records import UserError
 from rlhf.auxiliary import Likelihood, clipped_value_loss
 from rlhf.divergences import k3
 from rlhf.logprobs import token_logprobs
@@ -275,8 +277,10 @@ def critic_values(learner: Learner, rollout: Rollout, setting: Setting) -> Tenso
 
 
 def _apply(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], max_norm: float) -> float:
-    """Clip the gradient, step, clear. Returns the norm before the clip."""
+    """Clip the gradient, step, clear. Returns the norm before the clip. Raises UserError where that is no number."""
     norm = torch.nn.utils.clip_grad_norm_(parameters, max_norm).item()
+    if not math.isfinite(norm):
+        raise UserError(f"the update has a gradient of size {norm}: lower learning_rate or max_grad_norm in [recipe]")
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return norm

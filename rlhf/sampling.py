@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, pad
 
+from labeling.records import UserError
 from rlhf.backbones import Backbone, decoder_of, device_of, head_of
 from rlhf.shared_prompts import continuation
 
@@ -42,7 +43,7 @@ def sample(
     """Sample `per_prompt` responses for each prompt at `temperature` (0 = greedy).
 
     Returns one list of responses per prompt. `logp` is at the sampling temperature. `on_token(done, total)` is
-    called after each position.
+    called after each position. Raises UserError for a model whose logits are NaN or infinite.
     """
     device, decoder, head = device_of(model), decoder_of(model), head_of(model)
     count = len(prompts) * per_prompt
@@ -56,7 +57,13 @@ def sample(
     positions = (attention.cumsum(1) - 1).clamp(min=0)
     out = decoder(input_ids=ids, attention_mask=attention, position_ids=positions, use_cache=True)
     onward = continuation(decoder, out.past_key_values, attention, per_prompt, max_new_tokens - 1)
-    logits = _logits(head, out.last_hidden_state[:, -1]).repeat_interleave(per_prompt, 0)
+    logits = _logits(head, out.last_hidden_state[:, -1])
+    if not logits.amax(1).isfinite().all():
+        raise UserError(
+            "the model gives no probabilities, but NaN or infinity: it came damaged, or an update was too large and "
+            "learning_rate in [recipe] must be lower"
+        )
+    logits = logits.repeat_interleave(per_prompt, 0)
 
     tokens = torch.full((count, max_new_tokens), backbone.pad_id, device=device)
     logps = torch.zeros(count, max_new_tokens, device=device)

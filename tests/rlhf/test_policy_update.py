@@ -23,6 +23,7 @@ from policy_world import (
 )
 from torch import Tensor
 
+from labeling.records import UserError
 from rlhf.backbones import load_backbone
 from rlhf.divergences import k1
 from rlhf.logprobs import token_logprobs
@@ -42,6 +43,16 @@ def test_entropy_and_length_are_per_token_and_per_response() -> None:
     assert metrics["entropy"] == pytest.approx(entropy, rel=1e-5)
     assert metrics["length"] == pytest.approx(20 / 7)  # 4+1+2+3+5+3+2 tokens in 7 responses
     assert metrics["reward_mean"] == pytest.approx(4.0 / 7)  # 1−0.5+0.3+2+0.7−1+1.5
+
+
+def test_a_gradient_that_is_no_number_stops_the_update_before_it_is_taken() -> None:
+    learner = make(once(GRPO))
+    rollout = roll(learner)
+    rollout.old_logp[0, 0] = torch.nan
+    before = parameters(learner.policy.model)
+    with pytest.raises(UserError, match="a gradient of size nan: lower learning_rate or max_grad_norm"):
+        step(learner, rollout, once(GRPO))
+    assert all(torch.equal(a, b) for a, b in zip(before, parameters(learner.policy.model), strict=True))
 
 
 def test_grpo_is_its_formula_on_plain_sequences() -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from labeling.records import UserError
 from rlhf import shared_prompts
 from rlhf.backbones import Backbone, load_backbone
 from rlhf.logprobs import token_logprobs
@@ -40,6 +41,14 @@ def test_log_probabilities_are_the_trainers(tiny: Backbone, temperature: float) 
         logp, _ = token_logprobs(tiny.model, packed, temperature)
         for n, s in enumerate(row):
             torch.testing.assert_close(torch.tensor(s.logp), logp[n, : len(s.ids)].detach(), atol=1e-4, rtol=0)
+
+
+def test_a_model_without_probabilities_is_told_of() -> None:
+    broken = load_backbone("tiny")
+    with torch.no_grad():
+        next(broken.model.parameters()).fill_(torch.nan)
+    with pytest.raises(UserError, match=r"NaN or infinity: .* learning_rate in \[recipe\] must be lower"):
+        draw(broken, 1.0)
 
 
 def test_a_response_ends_with_the_first_end_token_or_at_the_limit(tiny: Backbone) -> None:

@@ -92,7 +92,10 @@ def test_the_kl_in_the_reward_is_of_the_sampling_policy() -> None:
 
 
 def test_better_is_above_the_mean_of_the_group_and_knows_no_penalty() -> None:
-    assert make_targets(rollout(), RECIPES["rloo"], 100.0).better.tolist() == [False, True, False]
+    plain = rollout()
+    for old, ref in ((plain.old_logp, plain.ref_logp), (plain.ref_logp, plain.old_logp)):  # a KL of 1 here or there
+        found = make_targets(rollout(old_logp=old, ref_logp=ref), RECIPES["rloo"], 100.0)
+        assert found.better.tolist() == [False, True, False]
     equal = rollout(scores=torch.tensor([0.1, 0.1, 0.1]))
     assert not make_targets(equal, GRPO, 0.0).better.any()
     assert make_targets(equal, GRPO, 0.0).zero_groups == 1
