@@ -29,7 +29,7 @@ from rlhf.online_loop import GoldFn, Improved, Progress, Report
 from rlhf.optimiser_step import Learner, Setting, make_learner
 from rlhf.packing import Group
 from rlhf.policy import Policy, make_policy
-from rlhf.policy_samples import draw, tempered_likelihood
+from rlhf.policy_samples import draw, gold_of_best, tempered_likelihood
 from rlhf.policy_update import update
 from rlhf.pretraining_texts import Text, text_groups
 from rlhf.random_streams import python_stream, torch_stream
@@ -192,9 +192,16 @@ class LanguageSubject:
         texts = [text for row in answers.texts for text in row]
         figures = figures | drawn.figures | {"distinct_2": distinct_n(texts, 2), "temperature": self.temperature}
         self._adapt_temperature(figures)
+        if recipe.tempered is not None and "sampling_entropy" in figures:
+            figures["tempered_temperature"] = recipe.tempered.temperature(figures["sampling_entropy"])
         pairs = [(p, c) for p, cs in zip(answers.prompts, answers.candidates, strict=True) for c in cs]
-        golds = [g for g in self.gold(pairs) if g is not None]
-        return Improved(figures, figures["reward_mean"], sum(golds) / len(golds) if golds else None)
+        golds = iter(self.gold(pairs))
+        by_prompt = [[next(golds) for _ in cs] for cs in answers.candidates]
+        best = gold_of_best(drawn.first, by_prompt)
+        if best is not None:
+            figures["gold_of_best"] = best
+        found = [g for row in by_prompt for g in row if g is not None]
+        return Improved(figures, figures.get("reward_mean"), sum(found) / len(found) if found else None)
 
     def _more(self, iteration: int, attempt: int) -> Answers:
         """Answers to as many other train prompts, for filters that left too few."""
@@ -247,7 +254,7 @@ class LanguageSubject:
         prompts = draw_prompts(self.heldout, 0, min(config.evaluation.prompts, len(self.heldout)), config.seed)
         with report("evaluate", f"{len(prompts)} held-out prompts" if iteration else "the untouched model") as progress:
             found = evaluate(self.policy, model, prompts, self.gold, config, f"policy-{iteration}", progress)
-        return found | ({"entropy": figures["entropy"]} if iteration else {})
+        return found | {key: figures[key] for key in ("entropy",) if key in figures}
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps."""

@@ -4,6 +4,7 @@ terms that sample for themselves.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -15,18 +16,19 @@ from rlhf.auxiliary import Likelihood
 from rlhf.masked import last_token
 from rlhf.packing import Group
 from rlhf.recipes import Recipe
-from rlhf.rewards import Scorer
-from rlhf.rollout import ScoredGroup, choose, collect
+from rlhf.rewards import Scorer, Scores
+from rlhf.rollout import ScoredGroup, choose, collect, known
 
 
 @dataclass(frozen=True)
 class Drawn:
     """Scored samples of the prompts that the filter kept. figures: how they came about.
 
-    Among them is `reward_mean`, of all samples of the first draw that have a reward.
+    first: the rewards of the first draw, filtered or not; figures of rewards are about these.
     """
 
     groups: list[ScoredGroup]
+    first: Scores
     missing: int
     unused: int
     figures: dict[str, float]
@@ -46,6 +48,7 @@ def draw(
     compare with it. After `recipe.attempts` draws it goes on with what there is.
     """
     groups: list[ScoredGroup] = []
+    earned: Scores = ()
     figures: dict[str, float] = {}
     missing = unused = 0
     wanted = len(first.prompts)
@@ -60,14 +63,39 @@ def draw(
         groups, missing, unused = groups + kept, missing + lost, unused + left_out
         if attempt == 1:
             # What the policy earns, and not what the filter left of it.
-            earned = [r.score for g in found for r in g.responses]
-            figures = rewards.figures | ({"reward_mean": sum(earned) / len(earned)} if earned else {})
+            earned, figures = rewards.scores, rewards.figures | reward_figures(found)
         if len(groups) >= wanted:
             break
     if recipe.attempts > 1:
         figures = figures | {"attempts": float(attempt), "groups_short": float(max(0, wanted - len(groups)))}
     unused += sum(len(g.responses) for g in groups[wanted:])
-    return Drawn(groups[:wanted], missing, unused, figures)
+    return Drawn(groups[:wanted], earned, missing, unused, figures)
+
+
+def reward_figures(groups: Sequence[ScoredGroup]) -> dict[str, float]:
+    """Mean and std of all rewards, and the share of prompts whose responses all have one; nothing without a reward."""
+    rows = [[r.score for r in g.responses] for g in groups]
+    flat = [score for row in rows for score in row]
+    if not flat:
+        return {}
+    return {
+        "reward_mean": statistics.fmean(flat),
+        "reward_std": statistics.stdev(flat) if len(flat) > 1 else 0.0,
+        "zero_std_groups": sum(max(row) == min(row) for row in rows) / len(rows),
+    }
+
+
+def gold_of_best(rewards: Scores, golds: Sequence[Sequence[float | None]]) -> float | None:
+    """Mean gold of the responses with the highest reward of their prompt, then over prompts; None where none is known.
+
+    How good the choice of the reward is. Where gold is 1 for what is right, it is how often a majority vote is.
+    """
+    chosen = []
+    for row, truths in zip(rewards, golds, strict=True):
+        highest = max((r for r in row if r is not None and known(r)), default=None)
+        told = [g for r, g in zip(row, truths, strict=True) if r == highest and r is not None and g is not None]
+        chosen += [statistics.fmean(told)] if told else []
+    return statistics.fmean(chosen) if chosen else None
 
 
 def tempered_likelihood(recipe: Recipe, scorer: Scorer, answers: Answers, longest: int) -> Likelihood | None:

@@ -16,7 +16,7 @@ from rlhf.optimiser_step import Learner, Setting, critic_values, fit_values, mak
 from rlhf.recipes import Recipe
 from rlhf.rollout import Rollout
 from rlhf.shaping import adapt_beta
-from rlhf.targets import explained_variance, make_targets, monte_carlo_returns, reward_figures, shaped
+from rlhf.targets import explained_variance, make_targets, monte_carlo_returns, rollout_figures, shaped
 
 
 def update(
@@ -28,14 +28,13 @@ def update(
     likelihoods: Sequence[Likelihood] = (),
     on_step: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, float]:
-    """Improve the policy (and the critic) on one rollout. Returns the metrics, averaged over optimiser steps.
+    """Improve the policy (and the critic) on one rollout. Returns the metrics, means over optimiser steps.
 
     likelihoods: responses outside the rollout whose log-probability is to rise; every pass goes over them once.
     kl_per_sequence and kl_per_token are of the sampling policy against the reference (nats); sampling_mismatch is
     `mean|old_logp − logp|` before the first step; moved_kl is k3 of the updated against the sampling policy; clip
-    fractions and ratios are of tokens, the ratios as they were before any clip.
+    fractions and ratios are of tokens, the ratios as they were before any clip, and their ends those of all steps.
     """
-    scores = rollout.scores
     rollout = shaped(rollout, recipe, learner.unit)
     if recipe.critic is not None and recipe.critic.pretraining_passes and not learner.updates:
         rollout = _pretrain_critic(learner, rollout, recipe, setting, generator, on_step)
@@ -53,12 +52,13 @@ def update(
             on_step(len(steps), recipe.epochs * parts)
     learner.updates += 1
     metrics = {key: sum(s[key] for s in steps) / len(steps) for key in steps[0]}
+    metrics |= {"ratio_max": max(s["ratio_max"] for s in steps), "ratio_min": min(s["ratio_min"] for s in steps)}
     metrics["sampling_mismatch"] = steps[0]["mismatch"]
     del metrics["mismatch"]
-    metrics |= reward_figures(replace(rollout, scores=scores), targets) | {
-        "steps": len(steps),
-        "beta": learner.beta + learner.loss_beta,
-    }
+    metrics |= rollout_figures(rollout, targets) | {"steps": len(steps)}
+    for key, part in (("beta", recipe.reward_kl), ("loss_beta", recipe.loss_kl)):
+        if part is not None:
+            metrics[key] = getattr(learner, key)
     if rollout.values is not None and targets.estimate.returns is not None:
         metrics["explained_variance"] = explained_variance(rollout.values, targets.estimate.returns, rollout.mask)
     kl, samples = targets.kl_per_sequence, len(rollout.scores)

@@ -1,4 +1,4 @@
-"""What a rollout asks of the update: shaped rewards, advantages, the critic's returns, figures about rewards."""
+"""What a rollout asks of the update: shaped rewards, advantages, the critic's returns, figures of it all."""
 
 from __future__ import annotations
 
@@ -19,15 +19,13 @@ from rlhf.shaping import RunningUnit, token_rewards
 class Targets:
     """estimate: advantages and returns. better: (N,) bool, responses above the mean of their group.
 
-    kl_per_sequence, kl_per_token: of the sampling policy against the reference, in nats. zero_groups: the share of
-    prompts whose responses all have one reward.
+    kl_per_sequence, kl_per_token: of the sampling policy against the reference, in nats.
     """
 
     estimate: Estimate
     better: Tensor
     kl_per_sequence: float
     kl_per_token: float
-    zero_groups: float
 
 
 def shaped(rollout: Rollout, recipe: Recipe, unit: RunningUnit) -> Rollout:
@@ -60,13 +58,11 @@ def make_targets(rollout: Rollout, recipe: Recipe, beta: float) -> Targets:
     signals = Signals(rewards, mask, rollout.group, rollout.count, rollout.values, rollout.baseline, ends)
     kl = k1(rollout.old_logp, rollout.ref_logp) * mask
     outcomes = Signals(given, mask, rollout.group, rollout.count)
-    spread = [rollout.scores[rollout.group == g] for g in range(len(rollout.groups))]
     return Targets(
         recipe.advantage(signals),
         (group_centered(outcomes).advantages > 0).any(1),
         kl.sum(1).mean().item(),
         masked_mean(kl, mask).item(),
-        sum(bool((s == s[0]).all()) for s in spread) / len(spread),
     )
 
 
@@ -97,18 +93,14 @@ def monte_carlo_returns(rollout: Rollout) -> Tensor:
 
 def empty_figures(missing: int, unused: int) -> dict[str, float]:
     """What is reported of an update that had nothing to learn from."""
-    nothing = ("reward_mean", "reward_std", "entropy", "steps")
-    return dict.fromkeys(nothing, 0.0) | {"missing_rewards": float(missing), "unused_samples": float(unused)}
+    return {"steps": 0.0, "missing_rewards": float(missing), "unused_samples": float(unused)}
 
 
-def reward_figures(rollout: Rollout, targets: Targets) -> dict[str, float]:
+def rollout_figures(rollout: Rollout, targets: Targets) -> dict[str, float]:
     """Figures of a batch that no optimiser step changes."""
     return {
-        "reward_mean": rollout.scores.mean().item(),
-        "reward_std": rollout.scores.std().item() if len(rollout.scores) > 1 else 0.0,
         "kl_per_sequence": targets.kl_per_sequence,
         "kl_per_token": targets.kl_per_token,
-        "zero_std_groups": targets.zero_groups,
         "missing_rewards": float(rollout.missing),
         "unused_samples": float(rollout.unused),
         "length": rollout.mask.sum(1).float().mean().item(),

@@ -1,5 +1,6 @@
 """The samples that an update learns from: filtered, drawn again, beside greedy ones, or of another temperature."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,7 @@ from answer_world import answers, ruled
 from by_hand import close
 
 from rlhf.answers import Answers
-from rlhf.policy_samples import Drawn, draw, tempered_likelihood
+from rlhf.policy_samples import Drawn, draw, gold_of_best, tempered_likelihood
 from rlhf.recipes import GRPO, RECIPES, Recipe
 
 DAPO = RECIPES["dapo"]
@@ -35,7 +36,9 @@ def test_without_a_filter_everything_comes_in_at_once() -> None:
     found = drawn(GRPO, [answers([["a", "bb"], ["c", "?"]])])
     assert scores(found) == [[1.0, 2.0], [1.0]]
     assert (found.missing, found.unused) == (1, 0)
-    assert found.figures == {"reward_mean": pytest.approx(4 / 3)}
+    # 1, 2 and 1: variance ((⅓)²·2 + (⅔)²)/2 = ⅓. The second prompt has one score, so no contrast.
+    assert found.figures == pytest.approx({"reward_mean": 4 / 3, "reward_std": 3**-0.5, "zero_std_groups": 0.5})
+    assert found.first == [[1.0, 2.0], [1.0, None]]
 
 
 def test_groups_without_contrast_are_replaced_by_other_prompts() -> None:
@@ -49,15 +52,33 @@ def test_groups_without_contrast_are_replaced_by_other_prompts() -> None:
     assert [g.prompt for g in found.groups] == [(71,), (76,), (77,)]
     # Equal ones: 2 of the first batch and 6 of the second; and the 2 that one prompt too many had.
     assert (found.missing, found.unused) == (2, 2 + 6 + 2)
-    # What the policy earns is the mean of all it said at first, not of what was kept: 1, 1, 1, 2.
-    assert found.figures == {"reward_mean": 1.25, "attempts": 3.0, "groups_short": 0.0}
+    # What the policy earns is what it said at first, not what was kept: 1, 1 and 1, 2; of two prompts, one had contrast.
+    rewards = {"reward_mean": 1.25, "reward_std": 0.5, "zero_std_groups": 0.5}
+    assert found.figures == pytest.approx(rewards | {"attempts": 3.0, "groups_short": 0.0})
+    assert found.first == [[1.0, 1.0], [1.0, 2.0], [None, None]]
 
 
 def test_the_attempts_are_bounded_and_the_rest_is_said() -> None:
     dull = [answers([["a", "b"]], first=n) for n in range(DAPO.attempts)]
     found = drawn(DAPO, dull)
     assert (found.groups, found.unused) == ([], 2 * DAPO.attempts)
-    assert found.figures == {"reward_mean": 1.0, "attempts": 4.0, "groups_short": 1.0}
+    rewards = {"reward_mean": 1.0, "reward_std": 0.0, "zero_std_groups": 1.0}
+    assert found.figures == rewards | {"attempts": 4.0, "groups_short": 1.0}
+
+
+def test_without_any_reward_there_are_no_figures_of_rewards() -> None:
+    found = drawn(GRPO, [answers([["?", "?"]])])
+    assert (found.groups, found.missing, found.figures) == ([], 2, {})
+
+
+def test_how_good_the_choice_of_the_reward_is() -> None:
+    # Of the first prompt two are best (gold 1 and 0), of the second one whose gold nobody knows, of the third one of 1;
+    # the fourth has no reward. (½ + 1)/2.
+    rewards = [[1.0, 0.0, 1.0, None], [2.0, 1.0], [0.0, -1.0], [None, math.nan]]
+    golds = [[1.0, 0.7, 0.0, 1.0], [None, 0.3], [1.0, 0.0], [0.2, 0.2]]
+    assert gold_of_best(rewards, golds) == 0.75
+    assert gold_of_best(rewards[3:], golds[3:]) is None
+    assert gold_of_best([], []) is None
 
 
 def test_the_filter_works_prompt_by_prompt() -> None:

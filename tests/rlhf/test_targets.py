@@ -19,7 +19,7 @@ from rlhf.targets import (
     likelihood_weights,
     make_targets,
     monte_carlo_returns,
-    reward_figures,
+    rollout_figures,
     shaped,
 )
 
@@ -98,8 +98,6 @@ def test_better_is_above_the_mean_of_the_group_and_knows_no_penalty() -> None:
         assert found.better.tolist() == [False, True, False]
     equal = rollout(scores=torch.tensor([0.1, 0.1, 0.1]))
     assert not make_targets(equal, GRPO, 0.0).better.any()
-    assert make_targets(equal, GRPO, 0.0).zero_groups == 1
-    assert make_targets(rollout(), GRPO, 0.0).zero_groups == 0.5
 
 
 def test_weights_of_the_better_ones_are_of_the_step_alone() -> None:
@@ -143,14 +141,11 @@ def test_monte_carlo_returns_are_rewards_to_go() -> None:
 
 
 def test_figures() -> None:
-    found = reward_figures(rollout(missing=3, unused=2), make_targets(rollout(), GRPO, 0.0))
+    found = rollout_figures(rollout(missing=3, unused=2), make_targets(rollout(), GRPO, 0.0))
     assert found == pytest.approx(
         {
-            "reward_mean": 3.0,
-            "reward_std": 2.0,
             "kl_per_sequence": -1 / 3,
             "kl_per_token": -1 / 6,
-            "zero_std_groups": 0.5,
             "missing_rewards": 3.0,
             "unused_samples": 2.0,
             "length": 2.0,

@@ -13,6 +13,7 @@ from policy_world import (
     REWARDS,
     TEMPERATURE,
     WHOLE,
+    all_logps,
     gradient_of,
     logps,
     make,
@@ -123,7 +124,8 @@ def test_the_coefficient_of_the_kl_in_the_loss_adapts_too() -> None:
     recipe = replace(PLAIN, loss_kl=LossKL(beta=0.3, target=1.0, horizon=100))
     learner = make(recipe)
     metrics = step(learner, roll(learner, noise=0.0), recipe)
-    assert metrics["beta"] == 0.3
+    assert metrics["loss_beta"] == 0.3
+    assert "beta" not in metrics
     assert learner.loss_beta == pytest.approx(0.3 * (1 - 0.2 * 7 / 100))
     assert learner.beta == 0
 
@@ -149,6 +151,17 @@ def test_figures_of_ratios_and_clips() -> None:
     assert metrics["sampling_mismatch"] == pytest.approx(ratio.log().abs().mean().item(), rel=1e-4)
     # k3 of the sampling policy against the new one: d = old − new, e^−d − 1 + d.
     assert metrics["moved_kl"] == pytest.approx((ratio - 1 - ratio.log()).mean().item(), rel=1e-4)
+
+
+def test_the_ends_of_the_ratios_are_those_of_all_steps() -> None:
+    recipe = replace(PLAIN, minibatches=3)
+    learner = make(recipe, rate=0.0)  # a policy that stays, so that the three steps see what one would
+    rollout = roll(learner, noise=0.8)
+    ratio = (all_logps(learner.policy, learner.policy.model) - rollout.old_logp[rollout.mask]).exp()
+    metrics = step(learner, rollout, recipe)
+    assert metrics["steps"] == 3
+    assert metrics["ratio_max"] == pytest.approx(ratio.max().item(), rel=1e-4)
+    assert metrics["ratio_min"] == pytest.approx(ratio.min().item(), rel=1e-4)
 
 
 # The critic's pretraining
