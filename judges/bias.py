@@ -1,20 +1,27 @@
-"""What sways a judge: how many of its verdicts about pairs follow the place, the length, the truth, or chance.
+"""What sways a judge: how many of its verdicts follow the place, the length, the truth, or chance.
 
-A verdict is taken as drawn from one of four: with probability |α| it names a place (α > 0: the first), with |β| the
-longer or the shorter answer, with τ the better one, and otherwise it tosses a coin. With y = +1 where the answer shown
-first wins, −1 where the second does, 0 for a tie, and L and T = ±1 where the first is longer and better,
+A verdict about a pair is taken as drawn from one of four: with probability |α| it names a place (α > 0: the first),
+with |β| the longer or the shorter answer, with τ the better one, and otherwise it tosses a coin. With y = +1 where the
+answer shown first wins, −1 where the second does, 0 for a tie, and L and T = ±1 where the first is longer and better,
 
     E[y] = α + β·L + τ·T,    noise = 1 − |α| − |β| − |τ|.
 
 Least squares give the three; the verdicts about one slate hang together, so the intervals come from the sandwich over
 slates (Liang & Zeger 1986). Without a truth T is left out: then β holds what length and quality have in common, and the
 noise is not known.
+
+A ranking of K > 2 is asked for in K orders in which each candidate stands in each place once, so what the candidates
+deserve cancels out: a place whose rank is r in the mean over the orders lifts what is shown there by
+
+    (K + 1 − 2r) / (K − 1),
+
+which is +1 where it always comes out first, −1 where always last, 0 where the place says nothing, and α for a pair.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -48,6 +55,34 @@ class Bias(NamedTuple):
     truth: Interval
     noise: Interval
     votes: int
+
+
+class Places(NamedTuple):
+    """How far the first and the last place lift what is shown there, with 95 % intervals over so many slates."""
+
+    first: Interval
+    last: Interval
+    slates: int
+
+
+def place_lifts(by_order: Mapping[tuple[int, ...], Sequence[float]]) -> tuple[float, float] | None:
+    """The lifts of the first and the last place on one slate; None unless each candidate stood in both once.
+
+    by_order: the ranks of the places, in the mean over samples, by the order in which the candidates stood there.
+    """
+    k = len(next(iter(by_order), ()))
+    if k < 3 or any(sorted(order[place] for order in by_order) != list(range(k)) for place in (0, -1)):
+        return None
+    first, last = (sum(ranks[place] for ranks in by_order.values()) / k for place in (0, -1))
+    return (k + 1 - 2 * first) / (k - 1), (k + 1 - 2 * last) / (k - 1)
+
+
+def measure_places(lifts: Sequence[tuple[float, float]]) -> Places:
+    """The mean lifts over slates, which are independent of each other; unknown below two."""
+    if len(lifts) < 2:
+        return Places(UNKNOWN, UNKNOWN, len(lifts))
+    means, variances = np.mean(lifts, 0), np.var(lifts, 0, ddof=1) / len(lifts)
+    return Places(_interval(means[0], variances[0]), _interval(means[1], variances[1]), len(lifts))
 
 
 def measure_bias(votes: Sequence[Vote]) -> Bias:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import cast
 
 from judges.answer import Answer
@@ -81,14 +81,30 @@ def without_ranks(verdicts: Iterable[Verdict], seconds: float) -> Answer | None:
 
 
 def _combine_rankings(replies: Sequence[Reply], seconds: float) -> Answer:
-    by_order: dict[tuple[int, ...], list[dict[int, float]]] = defaultdict(list)
-    for reply in replies:
-        by_order[reply.order].append(reply.candidate_ranks)
     k = len(replies[0].order)
-    rankings = [[sum(ranks[n] for ranks in said) / len(said) for n in range(k)] for said in by_order.values()]
-    disputed = sum(_above(rankings, i, j) and _above(rankings, j, i) for i, j in pairs(k))
+    rankings = candidate_rankings(mean_ranks(replies))
+    disputed = disputes(rankings)
     reason = f"the orders contradict each other about {disputed} of {len(pairs(k))} pairs" if disputed else ""
     return Answer("ranked", agreed_ranks(rankings), reason=reason, seconds=seconds)
+
+
+def mean_ranks(replies: Iterable[Reply]) -> dict[tuple[int, ...], list[float]]:
+    """The ranks of the places, 1 = best, in the mean over the samples of each order; replies without ranks say none."""
+    by_order: dict[tuple[int, ...], list[tuple[float, ...]]] = defaultdict(list)
+    for reply in replies:
+        if ranks := reply.stated.ranks:
+            by_order[reply.order].append(ranks)
+    return {order: [sum(at) / len(said) for at in zip(*said, strict=True)] for order, said in by_order.items()}
+
+
+def candidate_rankings(by_order: Mapping[tuple[int, ...], Sequence[float]]) -> list[list[float]]:
+    """(orders, K) the ranks of the candidates from those of the places."""
+    return [[ranks[order.index(n)] for n in range(len(order))] for order, ranks in by_order.items()]
+
+
+def disputes(rankings: Sequence[Sequence[float]]) -> int:
+    """About how many pairs of candidates one ranking says the opposite of another."""
+    return sum(_above(rankings, i, j) and _above(rankings, j, i) for i, j in pairs(len(rankings[0])))
 
 
 def agreed_ranks(rankings: Sequence[Sequence[float]]) -> tuple[int, ...]:

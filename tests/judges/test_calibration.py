@@ -2,7 +2,8 @@
 
 import json
 import random
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,13 @@ import pytest
 from conftest import Reply, Scripted, completion, slate
 
 from judges.batch import label_slates
-from judges.bias import Bias, Vote, measure_bias
+from judges.bias import Bias, Vote, measure_bias, measure_places, place_lifts
 from judges.calibration import calibrate, truth_of
 from judges.config import load_judge
+from judges.orders import mean_ranks
 from judges.panel import effective_votes, mean_correlation, measure_panel
+from judges.reply import Reply as JudgeReply
+from judges.verdict import LETTERS
 from labeling.agreement import Pair, answers_of
 from labeling.intervals import Interval
 from labeling.records import Annotator, Label
@@ -156,3 +160,79 @@ def test_a_panel_that_copies_is_one_vote_and_an_independent_one_is_many() -> Non
     assert (panel.judges, panel.pairs) == (3, 2000)
     assert 2.7 < panel.votes <= 3.0
     assert np.isnan(measure_panel(free, judges, {}).votes)
+
+
+def ranking(costs: Sequence[float]) -> str:
+    """The places, lowest cost first."""
+    return f"[[{'>'.join(LETTERS[at] for at in sorted(range(len(costs)), key=lambda at: costs[at]))}]]"
+
+
+def rankings_of(seed: int, slates: int, k: int, place: float) -> list[tuple[float, float]]:
+    """The lifts that a judge makes that ranks by the places with this probability (< 0: the last comes first)."""
+    chance, lifts = random.Random(seed), []
+    for _ in range(slates):
+        worth = [chance.random() for _ in range(k)]
+        replies = []
+        for first in range(k):
+            order = (*range(first, k), *range(first))
+            sign = -1 if place < 0 else 1
+            follows = chance.random() < abs(place)
+            cost = [sign * at if follows else -worth[n] - chance.random() for at, n in enumerate(order)]
+            replies.append(JudgeReply(order, ranking(cost)))
+        lift = place_lifts(mean_ranks(replies))
+        assert lift is not None
+        lifts.append(lift)
+    return lifts
+
+
+@pytest.mark.parametrize(("k", "place"), [(3, 0.3), (4, -0.2), (3, 0.0)])
+def test_what_places_do_in_rankings_is_measured_within_its_interval(k: int, place: float) -> None:
+    """A ranking by the places lifts the first by 1 and the last by −1; one by worth lifts none, over all orders."""
+    draws = 100
+    found = [measure_places(rankings_of(seed, 60, k, place)) for seed in range(draws)]
+    for name, value in (("first", place), ("last", -place)):
+        hits = sum(covers(getattr(places, name), value) for places in found)
+        assert hits / draws >= 0.88, name  # 95 %, less three standard errors
+        assert np.mean([getattr(places, name).mean for places in found]) == pytest.approx(value, abs=0.02)
+    if place:
+        assert not any(covers(places.first, -place) for places in found)
+
+
+@pytest.mark.parametrize("place", [0.4, 0.0])
+def test_rankings_through_the_judges_own_books(
+    place: float, scripted: Scripted, judge_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Three answers in three orders; a share of the verdicts names them as they stand, the others by their number."""
+    store = Store(tmp_path / "three", create=True)
+    store.add_slates(slate(f"Which number, {n}?", *(f"Number {i}." for i in (1, 2, 3))) for n in range(60))
+
+    def reply(request: dict[str, Any], n: int) -> Reply:
+        shown = request["messages"][-1]["content"]
+        numbers = [float(number) for number in re.findall(r"Number (\d)", shown)]
+        return completion(ranking([1, 2, 3] if random.Random(shown).random() < place else numbers))
+
+    scripted.reply = reply
+    judge = load_judge(judge_file(scripted.url, concurrency=8), DATA)
+    label_slates(judge, store.slates(), store)
+    found = calibrate(judge.annotator.id, store, {})
+    assert (found.places.slates, found.bias.votes) == (60, 0)
+    assert covers(found.places.first, place)
+    assert covers(found.places.last, -place)
+    assert found.places.first.high - found.places.first.low < 0.2
+    disputed = found.outcomes["tie"] + sum(len(set(label.ranks or ())) == 2 for label in store.labels())
+    assert (found.rankings.part < 180) == (disputed > 0) == (place > 0)
+    assert found.rankings.whole == 180
+    said = "\n".join(found.lines())
+    assert f"the first place lifts by {found.places.first.mean:+.0%} [" in said
+    assert "of 60 slates" in said
+    assert "all orders of a ranking agree about " in said
+
+
+def test_slates_whose_places_are_not_all_known_lift_nothing() -> None:
+    one, two, three = ((n, (n + 1) % 3, (n + 2) % 3) for n in range(3))
+    ranks = [1.0, 2.0, 3.0]
+    assert place_lifts({one: ranks, two: ranks, three: ranks}) == (1.0, -1.0)
+    assert place_lifts({one: ranks, two: ranks}) is None
+    assert place_lifts({(0, 1): [1.0, 2.0], (1, 0): [1.0, 2.0]}) is None
+    assert place_lifts({}) is None
+    assert np.isnan(measure_places([(1.0, -1.0)]).first.mean)
