@@ -56,9 +56,8 @@ def update(
     metrics["sampling_mismatch"] = steps[0]["mismatch"]
     del metrics["mismatch"]
     metrics |= rollout_figures(rollout, targets) | {"steps": len(steps)}
-    for key, part in (("beta", recipe.reward_kl), ("loss_beta", recipe.loss_kl)):
-        if part is not None:
-            metrics[key] = getattr(learner, key)
+    metrics |= {"beta": learner.beta} if recipe.reward_kl else {}
+    metrics |= {"loss_beta": learner.loss_beta} if recipe.loss_kl else {}
     if rollout.values is not None and targets.estimate.returns is not None:
         metrics["explained_variance"] = explained_variance(rollout.values, targets.estimate.returns, rollout.mask)
     kl, samples = targets.kl_per_sequence, len(rollout.scores)

@@ -53,9 +53,8 @@ def print_recipes() -> None:
     if not console.is_terminal:
         console = Console(width=220)
     console.print(table)
-    console.print(
-        "\n`prefloop recipes NAME` prints one with every constant; [recipe] in a run file changes any of them."
-    )
+    more = "\n`prefloop recipes NAME` prints one with every constant; [recipe] in a run file changes any of them."
+    console.print(more, markup=False, highlight=False)
 
 
 def print_recipe(name: str) -> None:

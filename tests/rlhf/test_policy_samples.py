@@ -52,7 +52,7 @@ def test_groups_without_contrast_are_replaced_by_other_prompts() -> None:
     assert [g.prompt for g in found.groups] == [(71,), (76,), (77,)]
     # Equal ones: 2 of the first batch and 6 of the second; and the 2 that one prompt too many had.
     assert (found.missing, found.unused) == (2, 2 + 6 + 2)
-    # What the policy earns is what it said at first, not what was kept: 1, 1 and 1, 2; of two prompts, one had contrast.
+    # What the policy earns is what it said at first, not what was kept: 1, 1 and 1, 2. One of two had contrast.
     rewards = {"reward_mean": 1.25, "reward_std": 0.5, "zero_std_groups": 0.5}
     assert found.figures == pytest.approx(rewards | {"attempts": 3.0, "groups_short": 0.0})
     assert found.first == [[1.0, 1.0], [1.0, 2.0], [None, None]]

@@ -10,7 +10,7 @@ import pytest
 import app
 from labeling.records import UserError
 from rlhf.recipe_options import STAGES, all_constants, constants, make_recipe
-from rlhf.recipe_table import markdown, print_recipe
+from rlhf.recipe_table import markdown, print_recipe, print_recipes
 from rlhf.recipes import RECIPES
 
 HERE = Path(app.__file__).resolve().parent
@@ -26,6 +26,13 @@ def test_what_is_printed_makes_the_same_recipe(name: str, capsys: pytest.Capture
     options = tomllib.loads(capsys.readouterr().out)["recipe"]
     assert options.pop("name") == name
     assert repr(constants(make_recipe(name, options))) == repr(constants(RECIPES[name]))
+
+
+def test_all_are_listed_and_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+    print_recipes()
+    lines = capsys.readouterr().out.splitlines()
+    assert [name for name in RECIPES if not any(line.startswith(f"{name} ") for line in lines)] == []
+    assert lines[-1].endswith("; [recipe] in a run file changes any of them.")
 
 
 def test_an_unknown_recipe_is_answered_with_the_list() -> None:
