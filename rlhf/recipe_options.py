@@ -212,6 +212,13 @@ def _checked(recipe: Recipe) -> Recipe:
     reward = stage_function(recipe.reward).__name__
     if reward == "majority_vote" and recipe.needs("greedy"):
         raise UserError("reward = 'majority_vote' tells a single greedy response nothing: choose another advantage")
+    found = constants(recipe)
+    for low, high in (("low", "high"), ("low_temperature", "high_temperature")):
+        if low in found and not found[low] < found[high]:
+            raise UserError(f"{low} = {found[low]} must be below {high} = {found[high]}")
+    for name, kl in (("reward_kl", recipe.reward_kl), ("loss_kl", recipe.loss_kl)):
+        if kl is not None and kl.target is not None and kl.beta == 0:
+            raise UserError(f"{name} with beta = 0 never reaches target = {kl.target}: set beta above 0, or no target")
     if reward == "step_rewards" and recipe.running_scores:
         raise UserError("running_scores = true has no unit for reward = 'step_rewards': set one of them otherwise")
     return recipe

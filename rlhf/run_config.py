@@ -180,7 +180,12 @@ class RunConfig:
     @property
     def needs_labels(self) -> bool:
         """Whether the policy is rewarded by what labels say."""
-        return self.reward.source == "model" and stage_function(self.make_recipe().reward) is not majority_vote
+        return self.reward.source == "model" and not self.votes
+
+    @property
+    def votes(self) -> bool:
+        """Whether the policy is rewarded by the majority of its own answers."""
+        return stage_function(self.make_recipe().reward) is majority_vote
 
     def to_dict(self) -> dict[str, Any]:
         """The resolved configuration as plain data."""
@@ -226,6 +231,10 @@ def parse_run(data: dict[str, Any], source: str = "the run") -> RunConfig:
     check_labels(config.labels, source, config.needs_labels)
     if (config.reward.source == "rule") != (config.reward.rule is not None):
         raise UserError(f'{source}: reward.source = "rule" and reward.rule go together: name a rubric such as "brief"')
+    if config.reward.source == "rule" and config.votes:
+        raise UserError(
+            f"{source}: reward = 'majority_vote' in [recipe] asks no rule: remove [reward], or choose another"
+        )
     low, high = config.sampling.temperature_range
     if not low <= config.sampling.temperature <= high and (
         config.sampling.entropy_target or config.sampling.distinct_target
@@ -295,6 +304,8 @@ def _override(data: dict[str, Any], override: str) -> None:
     except tomllib.TOMLDecodeError:
         value = text
     *sections, last = key.strip().split(".")
+    if sections == ["recipe"] and isinstance(data.get("recipe"), str):  # the short form
+        data["recipe"] = {"name": data["recipe"]}
     place = data
     for section in sections:
         place = place.setdefault(section, {})

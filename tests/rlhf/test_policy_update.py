@@ -162,6 +162,11 @@ def test_beta_adapts_to_the_kl_of_the_samples() -> None:
     metrics = step(learner, roll(learner, noise=0.0), recipe)
     assert metrics["beta"] == 0.05
     assert learner.beta == pytest.approx(0.05 * (1 - 0.2 * 7 / 100))
+    # Samples that the reference likes less by 10 nats a token are far above it: error +0.2.
+    learner = make(recipe)
+    rollout = roll(learner, noise=0.0)
+    step(learner, replace(rollout, ref_logp=rollout.ref_logp - 10.0), recipe)
+    assert learner.beta == pytest.approx(0.05 * (1 + 0.2 * 7 / 100))
 
 
 def test_the_gradient_is_clipped_to_its_norm() -> None:

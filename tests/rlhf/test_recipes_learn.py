@@ -47,7 +47,7 @@ def config(recipe: str, seed: int, /, iterations: int = 4, **changes: Any) -> An
         seed,
         iterations=iterations,
         labels={"slates": 2, "candidates": [2], "humans": True, "oracle": None},
-        reward={"source": "rule", "rule": "gold"},
+        reward={} if recipe == "ttrl" else {"source": "rule", "rule": "gold"},
         recipe=options,
         **{"evaluation": {"prompts": 16}, **changes},
     )

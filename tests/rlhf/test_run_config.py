@@ -98,6 +98,14 @@ def test_an_unknown_key_is_named_beside_those_that_are_known_there(data: dict[st
         ({"recipe": {"name": "ppo", "critic": False}}, "advantage = 'gae' needs a critic"),
         ({"recipe": {"name": "grpo", "critic": True}}, "critic = true: recipe 'grpo' uses none"),
         ({"recipe": {"name": "remax", "epochs": 2}}, "surrogate = 'reinforce' may use each sample once"),
+        ({"recipe": {"name": "clip_cov", "low": 5}}, "low = 5 must be below high = 5.0"),
+        (
+            {"recipe": {"name": "aepo", "high_temperature": 0.5}},
+            "low_temperature = 0.8 must be below high_temperature = 0.5",
+        ),
+        ({"recipe": {"name": "ppo", "beta": 0}}, "reward_kl with beta = 0 never reaches target = 6.0"),
+        ({"recipe": {"name": "grpo", "beta": 0, "target": 1}}, "loss_kl with beta = 0 never reaches target = 1"),
+        ({"recipe": "ttrl", "reward": {"source": "rule", "rule": "brief"}}, "'majority_vote' in [recipe] asks no rule"),
         ({"recipe": {"name": "ppo", "lam": 1.5}}, "lam = 1.5: it must be a number from 0 to 1"),
         ({"recipe": {"name": "ppo", "whiten": 1}}, "whiten = 1: it must be true or false"),
         ({"recipe": {"name": "ppo", "target": 0}}, "target = 0: it must be a number > 0"),
@@ -119,7 +127,7 @@ def other(key: str, value: Any) -> Any:
         return next(c for c in CHOICES[key] if c != value)
     if isinstance(value, bool):
         return not value
-    if isinstance(value, int):
+    if isinstance(value, int) or key.startswith("high"):
         return value + 1
     return 0.37 if key not in BOUNDS or BOUNDS[key].hold(0.37) else 1.37
 
@@ -195,6 +203,12 @@ def test_overrides_come_last_and_reach_any_depth(tmp_path: Path) -> None:
     assert config.labels.oracle is not None
     assert (config.labels.oracle.flip_rate, config.labels.candidates, config.labels.humans) == (0.1, (2, 3), False)
     assert (config.make_recipe().name, config.model.name) == ("ppo", "tiny")
+
+
+def test_the_short_form_of_a_recipe_takes_overrides(tmp_path: Path) -> None:
+    recipe = load(tmp_path, 'recipe = "dapo"', "recipe.eps_high=0.3", "recipe.surrogate=dual_clipped").make_recipe()
+    assert (recipe.name, constants(recipe)["eps_high"], constants(recipe)["c"]) == ("dapo", 0.3, 3.0)
+    assert load(tmp_path, 'recipe = "dapo"', "recipe=grpo").make_recipe() == GRPO
 
 
 @pytest.mark.parametrize(
