@@ -156,7 +156,7 @@ def run_judge(judge: Judge, store: Store, limit: int | None, dry_run: bool) -> N
             print(f"{who}: {remark}")
     stopped = ""
     try:
-        with shown(tally, who, lambda: store.judge_spending(who).cost - before.cost) as on_label:
+        with shown(tally, who, store, before.cost) as on_label:
             stopped = label_slates(judge, slates, store, on_label).stopped
     except KeyboardInterrupt:
         stopped = "stopped; every finished label is kept"
@@ -299,9 +299,24 @@ def bill(judge: Judge, before: Spending, after: Spending) -> str:
 
 
 @contextmanager
-def shown(tally: Tally, who: str, cost: Callable[[], float]) -> Iterator[Callable[[Label], None]]:
-    """Show how a run goes while it goes; what is given is to hear of each label."""
+def shown(tally: Tally, who: str, store: Store, cost: float) -> Iterator[Callable[[Label], None]]:
+    """Show how a run goes while it goes, and under it what sways the judge; what is given is to hear of each label.
+
+    cost: what the judge had spent before.
+    """
+    from rich.console import RenderableType
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    from judges.live import Live
+
+    live = Live(who, store)
+
+    class Lines(Progress):
+        def get_renderables(self) -> Iterable[RenderableType]:
+            yield from super().get_renderables()
+            if live.words:
+                yield Text(live.words)
 
     columns = (
         TextColumn(who, markup=False),
@@ -310,7 +325,7 @@ def shown(tally: Tally, who: str, cost: Callable[[], float]) -> Iterator[Callabl
         TimeRemainingColumn(),
         TextColumn("{task.description}", markup=False),
     )
-    with Progress(*columns) as progress:
+    with Lines(*columns) as progress:
         task, looked, spent = progress.add_task("", total=tally.total), 0.0, 0.0
 
         def on_label(label: Label) -> None:
@@ -318,7 +333,8 @@ def shown(tally: Tally, who: str, cost: Callable[[], float]) -> Iterator[Callabl
             tally.add(label)
             now = time.monotonic()
             if now - looked > SPENDING_SECONDS:
-                looked, spent = now, cost()
+                looked, spent = now, store.judge_spending(who).cost - cost
+            live.hear(label, now)
             progress.update(task, advance=1, description=tally.words(spent, now))
 
         yield on_label
