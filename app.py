@@ -97,11 +97,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="write the questions into this folder for vLLM's `run-batch`, and read its replies from there",
     )
-    sub.add_argument(
-        "--money", type=_dollars, help="stop before it has cost more dollars, over all runs in the project"
-    )
-    sub.add_argument("--tokens", type=_count, help="stop before it has taken more tokens, over all runs")
-    sub.add_argument("--calls", type=_count, help="stop before it has made more calls, over all runs")
+    sub.add_argument("--money", type=_dollars, help="stop before all judges of the project have cost more dollars")
+    sub.add_argument("--tokens", type=_count, help="the same for tokens")
+    sub.add_argument("--calls", type=_count, help="the same for calls")
     sub = add("loop", loop, "run the online loop: sample, ask, refit, improve")
     add_run(sub, "run")
     sub.add_argument("--resume", action="store_true", help="go on from the last checkpoint")

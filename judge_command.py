@@ -12,11 +12,14 @@ from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from labeling.records import Label, Slate, Spending, UserError
+from labeling.records import Label, Spending, UserError
 from shipped import DATA, shipped
 
 if TYPE_CHECKING:
     from judges.answer import Judge
+    from judges.budget import Budget
+    from judges.endpoint_judge import EndpointJudge
+    from judges.estimate import Estimate
     from judges.local_model import ReplyModel
     from labeling.intervals import Interval
     from labeling.judge_quality import JudgeQuality
@@ -85,7 +88,10 @@ class Asking:
 
 @dataclass(frozen=True)
 class EndpointOptions:
-    """How a judge behind an endpoint is asked this time, and what replaces the caps in its file; None = as there."""
+    """How a judge behind an endpoint is asked this time; None = as its file says.
+
+    money, tokens, calls: caps for all judges of the project together, in place of those of their files.
+    """
 
     batch_api: bool = False
     batch_files: Path | None = None
@@ -115,13 +121,16 @@ def judge(
 
     store = Store(project)
     judges = [with_options(open_judge(name, store), options) for name in names]
-    for each in judges:
-        run_judge(each, store, limit, dry_run)
-    if not dry_run:
-        for each in judges:
-            ask_people(each.annotator.id, store, asking)
-        for line in measured(judges, store):
+    if dry_run:
+        for line in estimated(judges, store, limit):
             print(line)
+        return
+    for each in judges:
+        run_judge(each, store, limit)
+    for each in judges:
+        ask_people(each.annotator.id, store, asking)
+    for line in measured(judges, store):
+        print(line)
 
 
 def open_judge(name: str, store: Store) -> Judge:
@@ -137,7 +146,7 @@ def open_judge(name: str, store: Store) -> Judge:
     return load_judge(shipped("judges", name), DATA, pictures(store.segments), open_model)
 
 
-def run_judge(judge: Judge, store: Store, limit: int | None, dry_run: bool) -> None:
+def run_judge(judge: Judge, store: Store, limit: int | None) -> None:
     """Let a judge label what waits for it, and print what came of it."""
     from judges.batch import label_slates
     from judges.verdict import FINAL_LABELS
@@ -146,9 +155,6 @@ def run_judge(judge: Judge, store: Store, limit: int | None, dry_run: bool) -> N
     waiting = store.count_waiting(who, FINAL_LABELS)
     total = waiting if limit is None else min(waiting, limit)
     slates = islice(store.waiting_slates(who, FINAL_LABELS), total)
-    if dry_run:
-        print(f"{who}: {estimated(judge, store, slates)}")
-        return
     before, tally = store.judge_spending(who), Tally(total)
     if total:
         judge = judge.checked(store)
@@ -247,6 +253,7 @@ def with_options(judge: Judge, options: EndpointOptions) -> Judge:
     """The judge as these options want it. Raises UserError for one that runs here and costs nothing."""
     from judges.batch_api import BatchApi
     from judges.batch_files import BatchFiles
+    from judges.budget import Budget, Caps
     from judges.endpoint_judge import EndpointJudge
 
     given = options.given()
@@ -256,7 +263,7 @@ def with_options(judge: Judge, options: EndpointOptions) -> Judge:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise UserError(f"{judge.annotator.id} runs here and costs nothing: leave out {names}")
     caps = {name: cap for name, cap in given.items() if name in ("money", "tokens", "calls")}
-    judge = judge.within(replace(judge.budget, **caps))
+    judge = judge.within(Caps(replace(judge.caps.own, **dict.fromkeys(caps)), Budget(**caps)) if caps else judge.caps)
     if options.batch_api:
         return replace(judge, batch=BatchApi(judge.endpoint, judge.file))
     if options.batch_files:
@@ -264,25 +271,44 @@ def with_options(judge: Judge, options: EndpointOptions) -> Judge:
     return judge
 
 
-def estimated(judge: Judge, store: Store, slates: Iterable[Slate]) -> str:
-    """What labeling the slates will take, in words."""
+def estimated(judges: Sequence[Judge], store: Store, limit: int | None) -> Iterator[str]:
+    """What each judge's labels will take, and what all will where a cap holds for them together, in words."""
     from judges.batch import waiting
     from judges.endpoint_judge import EndpointJudge
     from judges.estimate import estimate
+    from judges.verdict import FINAL_LABELS
 
-    who = judge.annotator.id
-    if not isinstance(judge, EndpointJudge):
-        return f"{sum(1 for _ in slates):,} slates, judged here, no cost"
-    e = estimate(judge, waiting(slates, who, store), store.usual_call(who), store)
+    more, together = Spending(), None
+    for judge in judges:
+        who = judge.annotator.id
+        slates = islice(store.waiting_slates(who, FINAL_LABELS), limit)
+        if isinstance(judge, EndpointJudge):
+            e = estimate(judge, waiting(slates, who, store), store.usual_call(who), store)
+            said = left(judge.caps.own, store.judge_spending(who), e.spending)
+            yield f"{who}: {in_words(e, judge)}{said and f'; {said}'}"
+            more, together = more + e.spending, judge.caps.together
+        else:
+            yield f"{who}: {sum(1 for _ in slates):,} slates, judged here, no cost"
+    if together and (said := left(together, store.total_spending(), more)):
+        yield f"all judges of the project together: {said}"
+
+
+def left(budget: Budget, spent: Spending, more: Spending) -> str:
+    """How much of a budget's caps is used, and whether they leave room for more, in words; nothing without caps."""
+    used = budget.used(spent)
+    ends = ", and the caps end it before it is done" if budget.below(spent + more) else ""
+    return f"used so far: {used}{ends}" if used else ""
+
+
+def in_words(e: Estimate, judge: EndpointJudge) -> str:
+    """What a judge's labels will take, in words."""
     dated = f" by prices of {judge.price_date}" if judge.price_date else ""
     cost = "at an unknown price" if e.cost is None else f"about ${e.cost:.4f}{dated}"
     basis = "by its earlier calls" if e.measured else "by the bytes of the questions, full replies and 1 s a call"
     time = judge.batch.takes if judge.batch else f"about {e.seconds:,.0f} s"
-    used = judge.budget.used(store.judge_spending(who))
     return (
         f"{e.slates:,} slates, {e.calls:,} calls ({e.canary_calls:,} about canaries), "
         f"about {e.prompt_tokens:,.0f} + {e.completion_tokens:,.0f} tokens, {cost}, {time} ({basis})"
-        + (f"; used so far: {used}" if used else "")
     )
 
 

@@ -63,9 +63,10 @@ def run(name: str, model: ReplyModel, count: int) -> tuple[float, list[float]]:
         started = time.process_time()
         label_slates(judge, store.slates(), store)
         seconds = time.process_time() - started
-        spent = store.judge_spending(who.id)
+        calls = store.judge_calls(who.id).values()
         labels = sorted(store.labels(), key=lambda label: label.slate_id)
-    rates = f"{spent.calls / seconds:.2f} questions/s, {spent.prompt_tokens / seconds:.0f} tokens/s"
+    tokens = sum(call.prompt_tokens for call in calls)
+    rates = f"{len(calls) / seconds:.2f} questions/s, {tokens / seconds:.0f} tokens/s"
     print(f"{name:20}: {seconds:.1f} s, {rates}", flush=True)
     return seconds, [label.probability or 0.0 for label in labels]
 

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ValidationError
 
 from judges.answer import Answer, Waiting
 from judges.budget import BudgetReached, size_of
+from judges.calling import no_room
 from judges.canaries import EVERY, Canary, canaries_by_slate
 from judges.canary_rides import require_sound, riders
 from judges.endpoint import CallFailed, read_body
@@ -138,7 +139,7 @@ class BatchRun:
         self, name: str, asked: Sequence[tuple[str, JudgeCall | None, Question, int]]
     ) -> tuple[list[bytes], BudgetReached | None]:
         """The lines of a submission, each reserved in the ledger: as many as it and the budget have room for."""
-        judge, budget = self._judge, self._judge.budget
+        judge, caps = self._judge, self._judge.caps
         sent_as = self._submissions.sent_as + name
         lines: list[bytes] = []
         size, reached = 0, None
@@ -155,9 +156,8 @@ class BatchRun:
                 tokens = size_of(request.messages).most_tokens, request.most_reply_tokens
                 slate, who = question.slate.id, judge.annotator.id
                 call = JudgeCall(key, who, slate, "unsettled", "", attempt, sent_as, *tokens, self._cost(*tokens))
-                if not self._ledger.reserve_call(call, money=budget.money, tokens=budget.tokens, calls=budget.calls):
-                    used = budget.used(self._ledger.judge_spending(who))
-                    reached = BudgetReached(f"the budget has no room for another call ({used})")
+                if not self._ledger.reserve_call(call, caps.own, caps.together):
+                    reached = BudgetReached(no_room(caps, self._ledger, who))
                     break
                 lines.append(data)
             if lines:

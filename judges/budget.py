@@ -32,11 +32,16 @@ class BudgetReached(Exception):
 
 @validated_dataclass(frozen=True, config=STRICT)
 class Budget:
-    """The most that a judge may spend in a project, over all its runs; None = no cap. money: in dollars."""
+    """The most that may be spent in a project, over all runs; None = no cap. money: in dollars."""
 
     money: Amount | None = None
     tokens: Whole | None = None
     calls: Whole | None = None
+
+    def below(self, spent: Spending) -> bool:
+        """Whether a cap is below what is spent."""
+        totals = ((spent.cost, self.money), (spent.tokens, self.tokens), (spent.calls, self.calls))
+        return any(cap is not None and total > cap for total, cap in totals)
 
     def used(self, spent: Spending) -> str:
         """How much of each cap is used, in words."""
@@ -62,6 +67,22 @@ class Price:
 
 FREE = Price(0, 0)
 UNLIMITED = Budget()
+
+
+@dataclass(frozen=True)
+class Caps:
+    """What bounds a judge. own: its own budget; together: that of all judges of the project, in whatever process."""
+
+    own: Budget = UNLIMITED
+    together: Budget = UNLIMITED
+
+    def used(self, own: Spending, together: Spending) -> str:
+        """How much of each cap is used, in words."""
+        shared = self.together.used(together)
+        return "; ".join(part for part in (self.own.used(own), shared and f"{shared} by all judges together") if part)
+
+
+UNCAPPED = Caps()
 
 
 @dataclass(frozen=True)

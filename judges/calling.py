@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from judges.budget import TOKENS_PER_BYTE, Budget, BudgetReached, Price, Size, size_of
+from judges.budget import TOKENS_PER_BYTE, BudgetReached, Caps, Price, Size, size_of
 from judges.endpoint import CallFailed, Completion, Endpoint, Request, ask
 from judges.ledger import Ledger, LedgerWriter
 from judges.pace import LONGEST_PAUSE, Pace, PauseTooLong
@@ -57,13 +57,13 @@ class Caller:
         annotator: str,
         ledger: Ledger,
         writer: LedgerWriter,
-        budget: Budget,
+        caps: Caps,
         price: Price,
         pace: Pace,
     ) -> None:
         self._client, self._endpoint, self._annotator = client, endpoint, annotator
         self._ledger, self._writer, self._pace = ledger, writer, pace
-        self._budget = budget
+        self._caps = caps
         self._meter = Meter(price)
         self._open = 0  # calls of this process that are reserved and not settled
         self._settled = asyncio.Event()
@@ -178,14 +178,10 @@ class Caller:
         """Note the attempt at its most; wait while calls under way hold what it needs. Raises BudgetReached."""
         call = replace(call, prompt_tokens=prompt, completion_tokens=reply, cost=self._meter.price.of(prompt, reply))
 
-        def reserve() -> bool:
-            caps = self._budget
-            return self._ledger.reserve_call(call, money=caps.money, tokens=caps.tokens, calls=caps.calls)
-
-        while not await self._writer.write(reserve):
+        ledger, caps = self._ledger, self._caps
+        while not await self._writer.write(lambda: ledger.reserve_call(call, caps.own, caps.together)):
             if self._open == 0:
-                used = self._budget.used(self._ledger.judge_spending(self._annotator))
-                raise BudgetReached(f"the budget has no room for another call ({used})")
+                raise BudgetReached(no_room(caps, ledger, self._annotator))
             self._settled.clear()
             await self._settled.wait()
         self._open += 1
@@ -198,6 +194,12 @@ class Caller:
     def _close(self) -> None:
         self._open -= 1
         self._settled.set()
+
+
+def no_room(caps: Caps, ledger: Ledger, annotator: str) -> str:
+    """Which caps leave no room, and how much of them is used."""
+    used = caps.used(ledger.judge_spending(annotator), ledger.total_spending())
+    return f"the budget has no room for another call ({used})"
 
 
 def too_long(failure: CallFailed) -> PauseTooLong | None:

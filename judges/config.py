@@ -13,7 +13,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from judges.answer import Judge
-from judges.budget import Budget, Price
+from judges.budget import Budget, Caps, Price
 from judges.canaries import CanaryRules
 from judges.criteria import STRICT
 from judges.criteria_judge import CriteriaJudge
@@ -102,7 +102,7 @@ def load_judge(
     found = price or listed.price(endpoint.base_url, endpoint.model)
     annotator = _annotator(file, endpoint.model, version)
     judge = EndpointJudge(annotator, rubric, endpoint, str(path), key_source, draw, price=found, canary_rules=canaries)
-    return replace(judge, price_date=listed.date if found and not price else None).within(budget)
+    return replace(judge, price_date=listed.date if found and not price else None).within(Caps(budget))
 
 
 def _annotator(file: JudgeFile, model: str, version: str) -> Annotator:

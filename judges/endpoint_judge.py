@@ -13,7 +13,7 @@ from judges.answer import Answer, Clips, Waiting
 from judges.batch_api import BatchApi
 from judges.batch_files import BatchFiles
 from judges.batch_run import BatchRun, open_calls
-from judges.budget import FREE, UNLIMITED, Budget, BudgetReached, Price, Size, size_of
+from judges.budget import FREE, UNCAPPED, BudgetReached, Caps, Price, Size, size_of
 from judges.calling import Caller
 from judges.canaries import DEFAULT_CANARIES, CanaryRules
 from judges.endpoint import Endpoint, Request, open_client
@@ -46,7 +46,7 @@ class EndpointJudge:
     file: str
     key_source: str
     draw: Draw | None = None
-    budget: Budget = UNLIMITED
+    caps: Caps = UNCAPPED
     price: Price | None = None
     price_date: datetime.date | None = None
     canary_rules: CanaryRules = DEFAULT_CANARIES
@@ -63,14 +63,15 @@ class EndpointJudge:
         """Whether it is known what its calls cost."""
         return self.price is not None or (self.batch is not None and not self.batch.share_of_price)
 
-    def within(self, budget: Budget) -> EndpointJudge:
-        """The same judge with another budget. Raises UserError for a cap in dollars where no price is known."""
-        if budget.money is not None and self.price is None:
+    def within(self, caps: Caps) -> EndpointJudge:
+        """The same judge with other caps. Raises UserError for one in dollars where no price is known."""
+        money = next((cap for cap in (caps.own.money, caps.together.money) if cap is not None), None)
+        if money is not None and self.price is None:
             raise UserError(
-                f"{self.file}: there is a cap of ${budget.money:g}, but the price of {self.endpoint.model!r} is not "
+                f"{self.file}: there is a cap of ${money:g}, but the price of {self.endpoint.model!r} is not "
                 "known: say it in [price] prompt and completion (dollars for a million tokens, 0 for your own server)"
             )
-        return replace(self, budget=budget)
+        return replace(self, caps=caps)
 
     def checked(self, ledger: Ledger) -> EndpointJudge:
         """Ask small questions, and do without what the endpoint cannot do.
@@ -96,7 +97,7 @@ class EndpointJudge:
         pace = Pace(e.concurrency, e.requests_per_minute, e.tokens_per_minute)
         async with open_client(e) as client, LedgerWriter(ledger) as writer:
             price = self.price or FREE
-            yield Caller(client, e, self.annotator.id, ledger, writer, self.budget, price, pace), writer, pace
+            yield Caller(client, e, self.annotator.id, ledger, writer, self.caps, price, pace), writer, pace
 
     def answer(
         self,

@@ -13,7 +13,7 @@ from judges.canary_rides import riders
 from judges.endpoint_judge import EndpointJudge
 from judges.endpoint_run import is_clips
 from judges.ledger import Ledger
-from labeling.records import UsualCall
+from labeling.records import Spending, UsualCall
 
 ENOUGH_CALLS = 20  # from so many on, what calls came to before says more than the bytes of a question
 ASSUMED_SECONDS = 1.0
@@ -35,6 +35,11 @@ class Estimate:
     cost: float | None
     seconds: float
     measured: bool
+
+    @property
+    def spending(self) -> Spending:
+        """The same as it will stand in the books."""
+        return Spending(self.calls, round(self.prompt_tokens), round(self.completion_tokens), self.cost or 0.0)
 
 
 def estimate(judge: EndpointJudge, slates: Iterable[Waiting], usual: UsualCall, ledger: Ledger) -> Estimate:

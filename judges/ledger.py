@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
 
+from judges.budget import UNLIMITED, Budget
 from labeling.records import Annotator, JudgeCall, Label, Slate, Spending
 
 T = TypeVar("T")
@@ -48,10 +49,14 @@ class Ledger(Protocol):
     def judge_spending(self, annotator: str) -> Spending:
         """What the annotator has spent, in all runs."""
 
-    def reserve_call(
-        self, call: JudgeCall, *, money: float | None = None, tokens: int | None = None, calls: int | None = None
-    ) -> bool:
-        """Note an unsettled call unless the annotator's total would exceed a cap; say whether it was noted."""
+    def total_spending(self) -> Spending:
+        """What all judges have spent, in all runs."""
+
+    def reserve_call(self, call: JudgeCall, own: Budget = UNLIMITED, together: Budget = UNLIMITED) -> bool:
+        """Note an unsettled call unless its judge's total, or that of all, would exceed a cap; say whether it was."""
+
+    def note_call(self, call: JudgeCall) -> None:
+        """Put an answered call that cost nothing in the books; it is no spending."""
 
     def settle_call(self, call: JudgeCall) -> None:
         """Put what came of a reserved call in its place."""

@@ -151,8 +151,7 @@ class LocalJudge:
         for made in self._made(new, calls):
             with ledger.writing():
                 for call in made:
-                    ledger.reserve_call(replace(call, outcome="unsettled", reply=""))
-                    ledger.settle_call(call)
+                    ledger.note_call(call)
             calls |= {call.key: call for call in made}
         return [[calls[key] for key, _ in questions] for questions in asked]
 

@@ -307,7 +307,7 @@ class HumanRequest:
 
 @dataclass(frozen=True)
 class Spending:
-    """What a judge has spent in a project: settled calls as they were billed, unsettled ones at their most."""
+    """What judges have spent in a project: settled calls as they were billed, unsettled ones at their most."""
 
     calls: int = 0
     prompt_tokens: int = 0
@@ -318,6 +318,10 @@ class Spending:
     def tokens(self) -> int:
         """Tokens in both directions."""
         return self.prompt_tokens + self.completion_tokens
+
+    def __add__(self, other: Spending) -> Spending:
+        tokens = self.prompt_tokens + other.prompt_tokens, self.completion_tokens + other.completion_tokens
+        return Spending(self.calls + other.calls, *tokens, self.cost + other.cost)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """The ledger of judges, as the store keeps it: what waits for a judge, each attempt of each call, and what was spent.
 
 A call is reserved at the most that it can cost before it is sent, and settled when its reply is there. Both are
-transactions that read and write what the judge has spent, so its caps hold over all processes and all runs.
+transactions that read and write what judges have spent, so caps hold over all processes and all runs: those of one
+judge, and those of all together.
 """
 
 from __future__ import annotations
@@ -11,12 +12,29 @@ import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 from labeling.records import JudgeCall, Slate, Spending, UsualCall, content_id
 from labeling.stored_slates import StoredSlates
 
 CALL = "key, attempt, annotator, slate_id, outcome, reply, prompt_tokens, completion_tokens, cost, seconds, sent_as"
+SPENT = ("calls", "prompt_tokens", "completion_tokens", "cost")
+
+
+class Caps(Protocol):
+    """The most that may be spent, None = no cap."""
+
+    @property
+    def money(self) -> float | None:
+        """In dollars."""
+
+    @property
+    def tokens(self) -> int | None:
+        """Of questions and replies."""
+
+    @property
+    def calls(self) -> int | None:
+        """Attempts, also those that fail."""
 
 
 class StoredJudging(StoredSlates):
@@ -46,24 +64,27 @@ class StoredJudging(StoredSlates):
         sql = f"SELECT {CALL} FROM judge_call WHERE annotator = ? AND outcome = 'unsettled' ORDER BY key, attempt"
         return [JudgeCall(**row) for row in self.rows(sql, [annotator])]
 
-    def reserve_call(
-        self, call: JudgeCall, *, money: float | None = None, tokens: int | None = None, calls: int | None = None
-    ) -> bool:
-        """Note an unsettled attempt at the most that it can cost, unless the judge's total would exceed a cap.
+    def reserve_call(self, call: JudgeCall, own: Caps | None = None, together: Caps | None = None) -> bool:
+        """Note an unsettled attempt at the most that it can cost, unless a total would exceed a cap.
 
-        Returns whether it was noted. Such a call may be sent, and must then be settled.
+        own: caps on what its judge has spent; together: on what all judges have. Returns whether it was noted. Such a
+        call may be sent, and must then be settled.
         """
         with self.writing():
-            spent = self.judge_spending(call.annotator)
-            total_tokens = spent.tokens + call.prompt_tokens + call.completion_tokens
-            totals = ((spent.cost + call.cost, money), (total_tokens, tokens), (spent.calls + 1, calls))
-            if any(cap is not None and total > cap for total, cap in totals):
+            if own and not _has_room(own, self.judge_spending(call.annotator), call):
                 return False
-            made = [call.key, call.attempt, call.annotator, call.slate_id, call.outcome, call.reply]
-            cost = [call.prompt_tokens, call.completion_tokens, call.cost, call.seconds, call.sent_as, time.time()]
-            self.db.execute("INSERT INTO judge_call VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", [*made, *cost])
+            if together and not _has_room(together, self.total_spending(), call):
+                return False
+            self.note_call(call)
             self._spend(call.annotator, 1, call.prompt_tokens, call.completion_tokens, call.cost)
             return True
+
+    def note_call(self, call: JudgeCall) -> None:
+        """Put a call in the books. By itself it is no spending: so are kept those that a model here answered."""
+        made = [call.key, call.attempt, call.annotator, call.slate_id, call.outcome, call.reply]
+        cost = [call.prompt_tokens, call.completion_tokens, call.cost, call.seconds, call.sent_as, time.time()]
+        with self.writing():
+            self.db.execute("INSERT INTO judge_call VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", [*made, *cost])
 
     def settle_call(self, call: JudgeCall) -> None:
         """Put what came of a reserved attempt in its place; settling it again changes nothing."""
@@ -96,9 +117,13 @@ class StoredJudging(StoredSlates):
 
     def judge_spending(self, annotator: str) -> Spending:
         """What a judge has spent in this project."""
-        columns = "calls, prompt_tokens, completion_tokens, cost"
-        rows = self.rows(f"SELECT {columns} FROM judge_spending WHERE annotator = ?", [annotator])
+        rows = self.rows(f"SELECT {', '.join(SPENT)} FROM judge_spending WHERE annotator = ?", [annotator])
         return Spending(**rows[0]) if rows else Spending()
+
+    def total_spending(self) -> Spending:
+        """What all judges have spent in this project."""
+        sums = ", ".join(f"coalesce(sum({name}), 0) AS {name}" for name in SPENT)
+        return Spending(**self.rows(f"SELECT {sums} FROM judge_spending")[0])
 
     def usual_call(self, annotator: str) -> UsualCall:
         """What a judge's answered calls came to so far, in the mean."""
@@ -132,6 +157,13 @@ class StoredJudging(StoredSlates):
         """How many slates `waiting_slates` gives."""
         sql, values = _waiting(annotator, final)
         return int(self.rows(f"SELECT count(*) AS n {sql}", values)[0]["n"])
+
+
+def _has_room(caps: Caps, spent: Spending, call: JudgeCall) -> bool:
+    """Whether a call at its most fits under caps beside what is spent."""
+    tokens = spent.tokens + call.prompt_tokens + call.completion_tokens
+    totals = ((spent.cost + call.cost, caps.money), (tokens, caps.tokens), (spent.calls + 1, caps.calls))
+    return all(cap is None or total <= cap for total, cap in totals)
 
 
 def _waiting(annotator: str, final: Iterable[str]) -> tuple[str, list[Any]]:

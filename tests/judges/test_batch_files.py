@@ -21,6 +21,7 @@ from judges import batch_files, batch_run
 from judges.batch import label_slates
 from judges.batch_api import BatchApi
 from judges.batch_files import BatchFiles
+from judges.budget import Budget, Caps
 from judges.canaries import FACTS, CanaryRules, canaries_by_slate, draw_canaries
 from judges.canary_rides import ridden
 from judges.config import load_judge
@@ -271,13 +272,19 @@ def test_the_other_ways_are_told_where_the_calls_stand(judge: EndpointJudge, sto
 
 
 def test_a_budget_makes_a_smaller_file(judge: EndpointJudge, store: Store, folder: Path) -> None:
-    judge = judge.within(replace(judge.budget, calls=5))
+    judge = judge.within(Caps(Budget(calls=5)))
     questions, replies = written(judge, store, folder)
     assert len(replies) == 5
     replies_to(questions).write_text(lines_of(replies))
     judged = label_slates(judge, store.slates(), store)
     assert judged.outcomes == {"label": 2}
     assert "5 of 5 calls" in judged.stopped
+    rest = judge.within(Caps(together=Budget(calls=8)))  # what stood in files counts with what will
+    label_slates(rest, store.slates(), store)
+    assert [len(read_requests(path)) for path in questions_in(folder) if path != questions] == [3]
+    for questions in questions_in(folder):
+        replies_to(questions).write_text(lines_of([reply_to(request) for request in read_requests(questions)]))
+    assert "8 of 8 calls by all judges together" in label_slates(rest, store.slates(), store).stopped
 
 
 def test_more_slates_than_were_asked_are_answered_as_far_as_known(

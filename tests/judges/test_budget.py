@@ -83,7 +83,7 @@ def test_a_reservation_follows_the_limit_that_the_request_sets(
     judge = load_judge(judge_file(scripted.url, max_tokens=2), DATA)
     reserved: list[int] = []
     plain = store.reserve_call
-    store.reserve_call = lambda call, **caps: reserved.append(call.completion_tokens) or plain(call, **caps)  # type: ignore[method-assign, func-returns-value]
+    store.reserve_call = lambda call, *caps: reserved.append(call.completion_tokens) or plain(call, *caps)  # type: ignore[method-assign, func-returns-value]
     with pytest.raises(UserError, match="check the key"):
         judge.checked(store)
     assert reserved == [8]

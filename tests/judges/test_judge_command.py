@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,64 @@ from typing import Any
 import pytest
 from conftest import Reply, Scripted, completion
 
-from judge_command import Asking, EndpointOptions, judge, open_judge
-from judges.batch import waiting
+import app
+from judge_command import Asking, EndpointOptions, judge, open_judge, with_options
+from judges.batch import label_slates, waiting
 from judges.endpoint_judge import EndpointJudge
 from judges.estimate import estimate
 from labeling.store import Store
+
+
+@pytest.fixture
+def judge_files(scripted: Scripted, judge_file: Callable[..., Path], tmp_path: Path) -> list[str]:
+    """Two judges that each may make seven calls by their own files, of which two go to the check."""
+    paths = []
+    for name in ("one", "two"):
+        path = judge_file(scripted.url, name=name, logprobs=False)
+        text = path.read_text().replace("[canaries]", "[budget]\ncalls = 7\n[canaries]")
+        paths.append(tmp_path / f"{name}.toml")
+        paths[-1].write_text(text)
+    return [argument for path in paths for argument in ("--judge", str(path))]
+
+
+def test_a_cap_of_a_run_holds_for_all_its_judges_and_one_of_a_file_for_its_own(
+    scripted: Scripted, judge_files: list[str], store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["judge", *judge_files, "--project", str(store.project)]
+    assert app.main([*command, "--dry-run", "--calls", "9"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[-1] == (
+        "all judges of the project together: used so far: 0 of 9 calls, and the caps end it before it is done"
+    )
+    app.main([*command, "--calls", "9"])
+    assert len(scripted.requests) == store.total_spending().calls == 9
+    assert "no room for another call (9 of 9 calls by all judges together)" in capsys.readouterr().out
+    app.main([*command, "--calls", "9"])
+    assert len(scripted.requests) == 9
+    app.main(command)  # by their own files: one has used up its seven, the other has not
+    spent = [store.judge_spending(who).calls for who in sorted(store.annotators())]
+    assert (spent, len(scripted.requests)) == ([9, 7], 16)
+    app.main([*command, "--calls", "100"])  # in place of those of the files
+    assert len(store.labels()) == 12
+    assert app.main([*command, "--dry-run", "--calls", "100"]) == 0
+    assert "the caps end it" not in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_a_cap_holds_for_judges_that_run_at_the_same_time(
+    scripted: Scripted, judge_files: list[str], store: Store
+) -> None:
+    """Each with a connection of its own, as processes have."""
+    scripted.reply = lambda request, n: Reply(completion("[[A]]").body, delay=0.1)
+
+    def run(path: str) -> str:
+        own = Store(store.project)
+        found = with_options(open_judge(path, own), EndpointOptions(calls=9))
+        return label_slates(found, own.slates(), own).stopped
+
+    with ThreadPoolExecutor() as pool:
+        told = list(pool.map(run, judge_files[1::2]))
+    assert len(scripted.requests) == store.total_spending().calls == 9
+    assert all("of 9 calls by all judges together" in stopped for stopped in told)
 
 
 @pytest.fixture

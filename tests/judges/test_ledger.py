@@ -15,6 +15,7 @@ import pytest
 from conftest import Reply, Scripted, completion
 
 from judges.batch import label_slates
+from judges.budget import UNLIMITED, Budget
 from judges.config import load_judge
 from judges.ledger import LedgerWriter
 from labeling.preferences import expand_all
@@ -49,11 +50,16 @@ def test_a_retry_leaves_the_failed_attempt_in_the_books(store: Store) -> None:
 
 @pytest.mark.parametrize(("cap", "value"), [("money", 0.99), ("tokens", 239), ("calls", 1)])
 def test_a_cap_refuses_what_would_exceed_it(store: Store, cap: str, value: float) -> None:
-    assert store.reserve_call(RESERVED, **{cap: value})  # type: ignore[arg-type]
+    caps, room = Budget(**{cap: value}), Budget(money=1.0, tokens=240, calls=2)  # type: ignore[arg-type]
+    assert store.reserve_call(RESERVED, caps, caps)
     second = replace(RESERVED, key="l")
-    assert not store.reserve_call(second, **{cap: value})  # type: ignore[arg-type]
+    assert not store.reserve_call(second, caps)
     assert store.judge_spending("judge:a").calls == 1
-    assert store.reserve_call(second, money=1.0, tokens=240, calls=2)
+    other = replace(second, annotator="judge:b")
+    assert not store.reserve_call(other, UNLIMITED, caps)  # what all judges have spent, in whatever process
+    assert store.reserve_call(other, caps, room)
+    assert not store.reserve_call(replace(RESERVED, key="m"), room, room)
+    assert store.total_spending() == store.judge_spending("judge:a") + store.judge_spending("judge:b")
 
 
 def test_an_outcome_is_one_of_those_that_are_known() -> None:

@@ -228,8 +228,8 @@ def test_killed_and_run_again_it_asks_what_is_missing_and_says_the_same(store: S
     assert len(attempts) == 12
     assert {call.attempt for call in attempts} == {0}
     assert [call for call in attempts if call in before] == before
-    tokens = sum(call.prompt_tokens for call in attempts)
-    assert store.judge_spending(who) == Spending(12, tokens, 0, 0.0)
+    assert all(call.prompt_tokens > 0 for call in attempts)
+    assert store.judge_spending(who) == Spending()  # a model here costs nothing, so it uses no cap up
 
     whole = Store(tmp_path / "whole", create=True)
     whole.add_slates(store.slates())
