@@ -126,7 +126,8 @@ def judge(
             print(line)
         return
     for each in judges:
-        run_judge(each, store, limit)
+        with store.judging_alone(each.annotator.id, waiting_for(each)):
+            run_judge(each, store, limit)
     for each in judges:
         ask_people(each.annotator.id, store, asking)
     for line in measured(judges, store):
@@ -146,9 +147,22 @@ def open_judge(name: str, store: Store) -> Judge:
     return load_judge(shipped("judges", name), DATA, pictures(store.segments), open_model)
 
 
+def waiting_for(judge: Judge) -> Callable[[str], None]:
+    """What says that another process labels as this judge, and how to stop waiting for it."""
+
+    def told(holder: str) -> None:
+        print(
+            f"{judge.annotator.id}: waits, as {holder} labels as this judge: it goes on when that ends; Ctrl-C stops "
+            "the waiting and loses nothing",
+            flush=True,
+        )
+
+    return told
+
+
 def run_judge(judge: Judge, store: Store, limit: int | None) -> None:
-    """Let a judge label what waits for it, and print what came of it."""
-    from judges.batch import label_slates
+    """Let a judge, as whom this process alone labels, label what waits for it, and print what came of it."""
+    from judges.batch import label_alone
     from judges.verdict import FINAL_LABELS
 
     who = judge.annotator.id
@@ -163,7 +177,7 @@ def run_judge(judge: Judge, store: Store, limit: int | None) -> None:
     stopped = ""
     try:
         with shown(tally, who, store, before.cost) as on_label:
-            stopped = label_slates(judge, slates, store, on_label).stopped
+            stopped = label_alone(judge, slates, store, on_label).stopped
     except KeyboardInterrupt:
         stopped = "stopped; every finished label is kept"
         raise

@@ -101,7 +101,7 @@ def _run(
     resume: bool,
 ) -> None:
     """Hand the loop its surroundings: the store, the judges, people, the simulated annotator and the gold scores."""
-    from judge_command import Asking, ask_people, open_judge
+    from judge_command import Asking, ask_people, open_judge, waiting_for
     from judges.batch import label_slates
     from rlhf.online_loop import Surroundings, run_loop
 
@@ -125,7 +125,7 @@ def _run(
     def ask(iteration: int, slates: Sequence[Slate]) -> list[LabeledSlate]:
         store.add_slates(slates)
         for judge in judges:
-            if stopped := label_slates(judge, slates, store).stopped:
+            if stopped := label_slates(judge, slates, store, on_wait=waiting_for(judge)).stopped:
                 print(f"{judge.annotator.id}: {stopped}; the run goes on without it")
             ask_people(judge.annotator.id, store, asking)
         if config.labels.oracle:

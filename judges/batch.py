@@ -57,8 +57,25 @@ def label_slates(
     slates: Iterable[Slate],
     ledger: Ledger,
     on_label: Callable[[Label], None] = lambda label: None,
+    on_wait: Callable[[str], None] = lambda holder: None,
 ) -> Judged:
-    """Let a judge label those of the slates that wait for it. The ledger knows the slates.
+    """Let a judge label, once no other process does, those of the slates that wait for it. See `label_alone`.
+
+    `on_wait` hears whom it has to wait for.
+    """
+    with ledger.judging_alone(judge.annotator.id, on_wait):
+        return label_alone(judge, slates, ledger, on_label)
+
+
+def label_alone(
+    judge: Judge,
+    slates: Iterable[Slate],
+    ledger: Ledger,
+    on_label: Callable[[Label], None] = lambda label: None,
+) -> Judged:
+    """Let a judge as whom this process alone labels label those of the slates that wait for it.
+
+    The ledger knows the slates.
 
     `on_label` hears of each label once it is on disk. A cap that is reached, and replies that are not there yet, end
     it early; a revoked judge asks nothing. Raises UserError when the judge's endpoint stops answering,
@@ -81,11 +98,10 @@ def label_slates(
         judged.stopped = f"{judge.annotator.id} is revoked ({revoked}), so its labels would count for nothing"
         return judged
     ledger.add_annotator(judge.annotator)
-    with ledger.judging_alone(judge.annotator.id):
-        try:
-            judge.answer(waiting(slates, judge.annotator.id, ledger), ledger, keep, tell)
-        except (BudgetReached, RepliesAwaited) as reason:
-            judged.stopped = str(reason)
+    try:
+        judge.answer(waiting(slates, judge.annotator.id, ledger), ledger, keep, tell)
+    except (BudgetReached, RepliesAwaited) as reason:
+        judged.stopped = str(reason)
     return judged
 
 

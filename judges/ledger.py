@@ -25,8 +25,10 @@ class Ledger(Protocol):
     def add_annotator(self, annotator: Annotator) -> None:
         """Make an annotator known, or bring its weight up to date."""
 
-    def judging_alone(self, annotator: str) -> AbstractContextManager[None]:
-        """Keep other processes from labeling as this annotator meanwhile."""
+    def judging_alone(
+        self, annotator: str, on_wait: Callable[[str], None] = lambda holder: None
+    ) -> AbstractContextManager[None]:
+        """Keep other processes from labeling as this annotator meanwhile; `on_wait` hears whom it has to wait for."""
 
     def revoked(self) -> dict[str, str]:
         """Why each annotator is revoked whose labels count for nothing."""

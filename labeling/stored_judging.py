@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
+import shlex
+import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 from labeling.records import JudgeCall, Slate, Spending, UsualCall, content_id
 from labeling.stored_slates import StoredSlates
 
 CALL = "key, attempt, annotator, slate_id, outcome, reply, prompt_tokens, completion_tokens, cost, seconds, sent_as"
+HOLDER_LENGTH = 300  # characters that are told of who holds a lock
 SPENT = ("calls", "prompt_tokens", "completion_tokens", "cost")
 
 
@@ -136,10 +140,20 @@ class StoredJudging(StoredSlates):
         return UsualCall(**rows[0])
 
     @contextmanager
-    def judging_alone(self, annotator: str) -> Iterator[None]:
-        """Wait until no other process labels as this annotator, and keep others waiting until the end."""
-        with open(self.project / f"{content_id('judging', annotator)}.lock", "a", encoding="utf-8") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    def judging_alone(self, annotator: str, on_wait: Callable[[str], None] = lambda holder: None) -> Iterator[None]:
+        """Wait until no other process labels as this annotator, and keep others waiting until the end.
+
+        on_wait: hears at once who has to be waited for, in words.
+        """
+        with open(self.project / f"{content_id('judging', annotator)}.lock", "a+", encoding="utf-8") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                on_wait(_holder(lock))
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            lock.truncate(0)
+            lock.write(f"process {os.getpid()} ({shlex.join(sys.argv)}) since {time.strftime('%Y-%m-%d %H:%M:%S')}")
+            lock.flush()
             yield
 
     # What waits for a judge
@@ -157,6 +171,13 @@ class StoredJudging(StoredSlates):
         """How many slates `waiting_slates` gives."""
         sql, values = _waiting(annotator, final)
         return int(self.rows(f"SELECT count(*) AS n {sql}", values)[0]["n"])
+
+
+def _holder(lock: IO[str]) -> str:
+    """Who holds a lock, as it wrote there."""
+    lock.seek(0)
+    said = "".join(c if c.isprintable() else " " for c in lock.read(HOLDER_LENGTH))
+    return said or "another process"
 
 
 def _has_room(caps: Caps, spent: Spending, call: JudgeCall) -> bool:

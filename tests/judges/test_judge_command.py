@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -143,3 +148,48 @@ def test_an_estimate_counts_every_sample_and_knows_the_date_of_its_price(
     several = replace(one, endpoint=replace(one.endpoint, n=True))
     assert several.endpoint.replies_per_call == 5
     assert reply_tokens(several) == reply_tokens(one) == 6 * 2 * 5 * 12
+
+
+def test_who_has_to_wait_says_for_whom_at_once_and_asks_nothing_meanwhile(
+    scripted: Scripted, judge_file: Callable[..., Path], store: Store
+) -> None:
+    path = judge_file(scripted.url)
+    who = open_judge(str(path), store).annotator.id
+    command = [sys.executable, app.__file__, "judge", "--judge", str(path), "--project", str(store.project)]
+    with store.judging_alone(who), subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        line = process.stdout.readline()
+        assert line.startswith(f"{who}: waits, as process {os.getpid()} (")
+        assert "Ctrl-C stops the waiting and loses nothing" in line
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 130
+        assert scripted.requests == []  # the check is paid for too
+
+
+def test_who_waited_goes_on(
+    scripted: Scripted, judge_file: Callable[..., Path], store: Store, told: Callable[..., str]
+) -> None:
+    who = open_judge(str(judge_file(scripted.url)), store).annotator.id
+    with ThreadPoolExecutor() as pool:
+        with store.judging_alone(who):
+            out = pool.submit(told)
+            time.sleep(0.5)
+            assert scripted.requests == []
+        assert out.result(30).startswith(f"{who}: waits, as process ")
+    assert len(store.labels()) == 6
+
+
+def test_a_lock_that_says_nothing_or_nonsense_is_waited_for(store: Store) -> None:
+    for said in ("", "process 1 (\x1b[2J) since"):
+        with store.judging_alone("judge:a"):
+            (lock,) = store.project.glob("*.lock")
+            lock.write_text(said)
+            heard: list[str] = []
+
+            def on_wait(holder: str, heard: list[str] = heard) -> None:
+                heard.append(holder)
+                raise KeyboardInterrupt
+
+            with pytest.raises(KeyboardInterrupt), Store(store.project).judging_alone("judge:a", on_wait):
+                pass
+            assert heard == [said.replace("\x1b", " ") or "another process"]
