@@ -72,6 +72,14 @@ class Tally:
                 told.add(kind)
                 yield f"{kind}{f' ({reason})' if reason else ''}: {CURES[kind]}"
 
+    def useless(self, who: str) -> list[str]:
+        """One line where slates were asked about and all failed: what was said most often, and what helps."""
+        from judges.verdict import FINAL_CALLS
+
+        if not self.outcomes or self.outcomes.keys() & FINAL_CALLS:
+            return []
+        return [f"{who}: all {self.outcomes.total():,} slates failed: {next(self.failures())}"]
+
 
 def counted(counts: Mapping[str, int]) -> str:
     """Counts by type in words, most frequent first."""
@@ -115,7 +123,8 @@ def judge(
 ) -> None:
     """Let judges, one after the other, label the slates that wait for them, at most `limit` each.
 
-    dry_run: only say what that would take. asking: what people are to answer too. Raises UserError.
+    dry_run: only say what that would take. asking: what people are to answer too. Raises UserError, in the end also
+    where a judge was asked and every slate failed.
     """
     from labeling.store import Store
 
@@ -125,13 +134,16 @@ def judge(
         for line in estimated(judges, store, limit):
             print(line)
         return
+    useless: list[str] = []
     for each in judges:
         with store.judging_alone(each.annotator.id, waiting_for(each)):
-            run_judge(each, store, limit)
+            useless += run_judge(each, store, limit).useless(each.annotator.id)
     for each in judges:
         ask_people(each.annotator.id, store, asking)
     for line in measured(judges, store):
         print(line)
+    if useless:
+        raise UserError("; ".join(useless))
 
 
 def open_judge(name: str, store: Store) -> Judge:
@@ -160,7 +172,7 @@ def waiting_for(judge: Judge) -> Callable[[str], None]:
     return told
 
 
-def run_judge(judge: Judge, store: Store, limit: int | None) -> None:
+def run_judge(judge: Judge, store: Store, limit: int | None) -> Tally:
     """Let a judge, as whom this process alone labels, label what waits for it, and print what came of it."""
     from judges.batch import label_alone
     from judges.verdict import FINAL_LABELS
@@ -183,12 +195,14 @@ def run_judge(judge: Judge, store: Store, limit: int | None) -> None:
         raise
     finally:
         spent = store.judge_spending(who)
-        print(f"{who}: {counted(tally.outcomes) or 'nothing left to label'}{bill(judge, before, spent)}")
+        nothing = "no label" if stopped else "nothing left to label"
+        print(f"{who}: {counted(tally.outcomes) or nothing}{bill(judge, before, spent)}")
         for line in tally.failures():
             print(f"{who}: {line}")
         if stopped:
             left = store.count_waiting(who, FINAL_LABELS)
             print(f"{stopped}: {left:,} slates are left, and the same command goes on from here")
+    return tally
 
 
 def ask_people(judge: str, store: Store, asking: Asking) -> None:

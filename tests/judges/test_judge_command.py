@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from judge_command import Asking, EndpointOptions, judge, open_judge, with_optio
 from judges.batch import label_slates, waiting
 from judges.endpoint_judge import EndpointJudge
 from judges.estimate import estimate
+from labeling.records import UserError
 from labeling.store import Store
 
 
@@ -84,7 +86,8 @@ def told(
 
     def run(**settings: Any) -> str:
         path = judge_file(scripted.url, **settings)
-        judge(store.project, [str(path)], None, False, EndpointOptions(), Asking())
+        with suppress(UserError):  # where every slate failed
+            judge(store.project, [str(path)], None, False, EndpointOptions(), Asking())
         return capsys.readouterr().out
 
     return run
@@ -193,3 +196,27 @@ def test_a_lock_that_says_nothing_or_nonsense_is_waited_for(store: Store) -> Non
             with pytest.raises(KeyboardInterrupt), Store(store.project).judging_alone("judge:a", on_wait):
                 pass
             assert heard == [said.replace("\x1b", " ") or "another process"]
+
+
+def test_a_run_in_which_every_slate_failed_is_no_success_and_one_in_which_some_did_is(
+    scripted: Scripted, judge_file: Callable[..., Path], store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The most frequent reason is named; the other judge has its turn all the same; and a partial success is one."""
+    path = judge_file(scripted.url, max_retries=0)
+    brief = str(Path(app.__file__).parent / "data" / "judges" / "brief.toml")
+    command = ["judge", "--judge", str(path), "--judge", brief, "--project", str(store.project)]
+    cut, odd = completion("I think that", "length"), completion("Both.")
+    scripted.reply = lambda request, n: odd if "something red" in str(request) else cut if asks(request) else odd
+    assert app.main(command) == 2
+    out, line = capsys.readouterr()
+    assert "5 truncated, 1 parse_failure" in out
+    assert line.startswith(f"prefloop: {open_judge(str(path), store).annotator.id}: all 6 slates failed: truncated (")
+    assert line.endswith("): raise max_tokens in the judge's file\n")
+    assert line.count("\n") == 1
+    assert len([label for label in store.labels() if label.outcome == "ranked"]) == 6  # of the judge brief
+    scripted.reply = lambda request, n: completion("[[A]]" if "something red" in str(request) else "Both.")
+    assert app.main(command) == 0
+    assert "5 parse_failure, 1 tie" in capsys.readouterr().out
+    assert app.main(command) == 2  # of what was left nothing succeeded
+    scripted.reply = lambda request, n: completion("[[ABSTAIN]]")
+    assert app.main(command) == 0  # an abstention is an answer
