@@ -25,7 +25,7 @@ from rlhf.control.agent import Agent, explore, install, learn, make_agent, play
 from rlhf.control.agent_state import load_agent, save_agent
 from rlhf.control.control_config import ControlConfig, spec
 from rlhf.control.descriptions import describe
-from rlhf.control.environments import check, make
+from rlhf.control.environments import check, make, steps_per_second
 from rlhf.control.episodes import Episode, cut, draw_segments
 from rlhf.control.segment_model import SegmentModel
 from rlhf.control.segment_training import Fitted, SegmentFit, fit_segments, gather
@@ -286,8 +286,13 @@ def make_control_subject(config: ControlConfig, shelf: Shelf, executor: Executor
     )  # small networks: a second thread costs more than it brings, and refits have a core of theirs
     env = make(environment)
     features = cut_features(env)
-    rate = env.metadata.get("render_fps")
+    rate, limit = steps_per_second(env), env.spec.max_episode_steps if env.spec else None
     env.close()
+    if limit is not None and limit < config.segments.length:
+        raise UserError(
+            f"segments.length = {config.segments.length} is more than the {limit} steps of an episode of "
+            f"{config.environment.id}: shorten it, or set environment.max_steps"
+        )
     model = _untrained(config, features)
     agent = make_agent(config.agent, environment, model, config.seed)
     beside = executor or ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _ignore_interrupts)

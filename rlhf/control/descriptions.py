@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from itertools import accumulate
 
 import numpy as np
 
@@ -38,9 +40,9 @@ def describe(segment: Segment, seconds_per_step: float | None) -> str:
         *(known.facts(steps, seconds_per_step) if fits else []),
         *([_choices(_names(known.choices, "action", width), done)] if chosen else []),
         LEGEND.format(n=min(MOMENTS, len(steps))),
-        *(_line(title, values, i < SAMPLED) for i, (title, values) in enumerate(columns)),
+        *(_line(title, values, i < SAMPLED) for i, (title, values) in enumerate(columns[:LONGEST])),
     ]
-    return _fitting(lines)
+    return _fitting(lines, len(columns[LONGEST:]))
 
 
 def _action_width(segment: Segment) -> int:
@@ -88,13 +90,11 @@ def _number(value: float) -> str:
     return "0" if float(text) == 0 else text
 
 
-def _fitting(lines: list[str]) -> str:
-    """As many lines as fit, and how many do not."""
+def _fitting(lines: Sequence[str], others: int) -> str:
+    """As many lines as fit, and how many do not; `others` are those that nobody wrote, as they never could."""
     text = "\n".join(lines)
-    if len(text) <= LONGEST:
+    if len(text) <= LONGEST and not others:
         return text
     note = "… and {} more."
-    kept = lines[:]
-    while sum(len(line) + 1 for line in kept) + len(note) + 3 > LONGEST:
-        kept.pop()
-    return "\n".join([*kept, note.format(len(lines) - len(kept))])
+    kept = sum(end <= LONGEST - len(note) - 3 for end in accumulate(len(line) + 1 for line in lines))
+    return "\n".join([*lines[:kept], note.format(len(lines) - kept + others)])

@@ -11,7 +11,7 @@ import gymnasium as gym
 import numpy as np
 
 from labeling.segments import Segment
-from rlhf.control.environments import action_features, require_finite
+from rlhf.control.environments import action_features
 
 
 @dataclass
@@ -48,14 +48,12 @@ class Recorder(gym.Wrapper):
         self.episode = Episode(self.seed_of(self.begun))
         self.begun += 1
         observation, info = self.env.reset(seed=self.episode.seed, options=options)
-        require_finite(observation, self.env)
         self._last = np.array(observation)  # a copy: an environment may write its next one into the same array
         return observation, info
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Take a step. Raises UserError when the environment gives what is not finite."""
+        """Take a step."""
         observation, reward, terminated, truncated, info = self.env.step(action)
-        require_finite(observation, self.env)
         episode = self.episode
         episode.observations.append(self._last)
         episode.actions.append(np.array(action))

@@ -24,7 +24,7 @@ import numpy as np
 
 from labeling.records import UserError
 from labeling.segments import Segment
-from rlhf.control.environments import make
+from rlhf.control.environments import make, steps_per_second
 
 MUJOCO_SIDE = 320
 LARGEST_SIDE = 400
@@ -52,8 +52,8 @@ def render_frames(segment: Segment) -> Iterator[np.ndarray]:
 
 def fps_of(env: gym.Env) -> int:
     """Steps a second in real time, as the environment states it; 30 where it does not."""
-    stated = env.metadata.get("render_fps")
-    return max(1, round(stated)) if isinstance(stated, int | float) and stated > 0 else USUAL_FPS
+    stated = steps_per_second(env)
+    return max(1, round(stated)) if stated else USUAL_FPS
 
 
 def states_per_frame(fps: int) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from labeling.segments import Segment
 from rlhf.control.agent import learn, make_agent
 from rlhf.control.control_config import ControlConfig, EnvironmentConfig, parse_control, spec
 from rlhf.control.control_subject import make_control_subject
+from rlhf.control.descriptions import describe
 from rlhf.control.environments import PROBE_STEPS, check, make
 from rlhf.control.segment_model import SegmentModel
 
@@ -29,6 +32,9 @@ OBSERVATIONS: dict[str, spaces.Space] = {
     "choice": spaces.Discrete(5),
     "matrix": spaces.Box(-1, 1, (2, 3), np.float32),
     "sequence": spaces.Sequence(VECTOR),
+    "colours first": spaces.Box(0, 255, (3, 30, 40), np.uint8),
+    "nothing": spaces.Box(-1, 1, (0,), np.float32),
+    "wide": spaces.Box(-1, 1, (30_000,), np.float32),
 }
 ACTIONS: dict[str, spaces.Space] = {
     "choice": spaces.Discrete(2),
@@ -36,11 +42,19 @@ ACTIONS: dict[str, spaces.Space] = {
     "dict": spaces.Dict({"a": spaces.Discrete(2)}),
     "choices": spaces.MultiDiscrete([2, 2]),
     "matrix": spaces.Box(-1, 1, (2, 2), np.float32),
+    "from 5": spaces.Discrete(2, start=5),
+    "whole numbers": spaces.Box(0, 9, (2,), np.int64),
+    "no bound": spaces.Box(-1, np.inf, (2,), np.float32),
+    "no room": spaces.Box(np.zeros(2, np.float32), np.zeros(2, np.float32)),
+    "no numbers": spaces.Box(-1, 1, (0,), np.float32),
 }
 
 
 class Strange(gym.Env):
-    """Any spaces; from the `breaks`-th observation of all its instances on, what it observes is NaN."""
+    """Any spaces. From the `breaks`-th observation of all its instances on, what it observes is `value` (NaN).
+
+    A value that is a text is an error, a list is observed in place of a vector. It takes no action but one of its own.
+    """
 
     observed = 0
     metadata = {"render_modes": ["human"]}  # noqa: RUF012 (Gymnasium's own way)
@@ -50,8 +64,8 @@ class Strange(gym.Env):
         seen: str = "vector",
         acts: str = "choice",
         breaks: int | None = None,
-        value: float = float("nan"),
-        pay: float = 0.0,
+        value: Any = float("nan"),
+        pay: Any = 0.0,
         fails: bool = False,
         render_mode: str | None = None,
     ) -> None:
@@ -63,6 +77,10 @@ class Strange(gym.Env):
     def observe(self) -> Any:
         Strange.observed += 1
         if self.breaks is not None and Strange.observed >= self.breaks:
+            if isinstance(self.value, str):
+                raise RuntimeError(self.value)
+            if isinstance(self.value, list):
+                return np.array(self.value, dtype=np.float32)
             return np.array([0.0, self.value], dtype=np.float32)
         return self.observation_space.sample()
 
@@ -72,6 +90,7 @@ class Strange(gym.Env):
         return self.observe(), {}
 
     def step(self, action: Any) -> Any:
+        assert self.action_space.contains(action), action
         return self.observe(), self.pay, False, False, {}
 
 
@@ -163,17 +182,31 @@ def test_a_model_that_mujoco_warns_about_leaves_no_log_file_and_one_line(
         ({"id": "Pendulum-v7"}, ["environment.id = 'Pendulum-v7'", "v1"]),
         ({"id": "Pendulum-v0"}, ["environment.id = 'Pendulum-v0'"]),
         ({"id": "Pendulum-v1", "options": {"gee": 1}}, ["environment.options = {'gee': 1}", "gee"]),
-        ({"options": {"seen": "nothing"}}, ["environment.id = 'Strange-v0'", "nothing"]),
+        ({"options": {"seen": "no such thing"}}, ["environment.id = 'Strange-v0'", "no such thing"]),
         ({"options": {"fails": True}}, ["environment.id = 'Strange-v0'", "RuntimeError: no such place"]),
         ({"options": {"seen": "dict"}}, ["observes a Dict", 'environment.encoder = "flatten"']),
         ({"options": {"seen": "choice"}}, ["observes a Discrete", 'environment.encoder = "flatten"']),
         ({"options": {"seen": "matrix"}}, ["observes a Box", 'environment.encoder = "flatten"']),
         ({"options": {"seen": "picture"}}, ["picture (30, 40, 3)", 'environment.encoder = "pixels"']),
         ({"options": {"seen": "sequence"}, "encoder": "flatten"}, ["Sequence", "cannot be flattened"]),
-        ({"encoder": "pixels"}, ["no picture but a Box", '"none" or "flatten"']),
+        ({"encoder": "pixels"}, ["no uint8 picture", "but a Box of shape (2,)", '"none" or "flatten"']),
         ({"options": {"acts": "dict"}}, ["actions of Dict", "Box", "Discrete"]),
         ({"options": {"acts": "choices"}}, ["actions of MultiDiscrete", "Discrete"]),
         ({"options": {"acts": "matrix"}}, ["actions of Box", "vector"]),
+        ({"options": {"seen": "colours first"}, "encoder": "pixels"}, ["no uint8 picture", "(3, 30, 40)", '"flatten"']),
+        ({"options": {"seen": "colours first"}}, ["Box of shape (3, 30, 40)", 'environment.encoder = "flatten"']),
+        ({"options": {"seen": "nothing"}}, ["environment.id = 'Strange-v0' observes nothing"]),
+        ({"options": {"seen": "nothing"}, "encoder": "flatten"}, ["environment.id = 'Strange-v0' observes nothing"]),
+        ({"options": {"acts": "whole numbers"}}, ["actions of Box(0, 9, (2,), int64)", "real numbers"]),
+        ({"options": {"acts": "no bound"}}, ["actions of Box(-1.0, inf", "finite bounds"]),
+        ({"options": {"acts": "no room"}}, ["actions of Box(0.0, 0.0", "below the upper"]),
+        ({"options": {"acts": "no numbers"}}, ["(0,), float32)", "real numbers"]),
+        ({"max_steps": 4}, ["segments.length = 5", "4 steps of an episode of Strange-v0", "environment.max_steps"]),
+        ({"options": {"breaks": 1, "value": "lost\nit"}}, ["Strange-v0 failed (RuntimeError: lost it)"]),
+        ({"options": {"breaks": 9, "value": "lost\nit"}}, ["Strange-v0 failed (RuntimeError: lost it)"]),
+        ({"options": {"breaks": 9, "value": [1, 2, 3]}}, ["Strange-v0 observed", "(3,)", "(2,)"]),
+        ({"options": {"pay": None}}, ["Strange-v0", "not finite"]),
+        ({"options": {"pay": [1, 2]}}, ["Strange-v0 failed", "ValueError"]),
         ({"max_steps": None}, ["environment.id = 'Strange-v0'", "no time limit", "environment.max_steps"]),
         ({"options": {"breaks": 1}}, ["Strange-v0", "NaN"]),
         ({"options": {"breaks": 7}}, ["Strange-v0", "NaN"]),
@@ -205,6 +238,17 @@ def test_with_its_encoder_it_works(seen: str, encoder: str, size: int) -> None:
     assert np.asarray(env.reset(seed=0)[0]).shape == (size,)
 
 
+def test_a_wide_observation_is_described_at_once() -> None:
+    env = make(spec(EnvironmentConfig("Strange-v0", {"seen": "wide"}, max_steps=20)))
+    actions, steps = np.zeros(5, int), np.zeros((5, 30_002), np.float32)
+    steps[:, -2] = 1  # the choice, as one-hot
+    segment = Segment(spec(EnvironmentConfig("Strange-v0")), 0, 0, actions, steps, 0.0)
+    assert env.observation_space.shape == (30_000,)
+    began = time.monotonic()
+    assert re.search(r"… and \d{5} more\.$", describe(segment, None))
+    assert time.monotonic() - began < 2  # a look at every line for every line took minutes
+
+
 def test_what_people_cannot_see_is_refused_when_it_is_to_be_drawn() -> None:
     with pytest.raises(UserError) as caught:
         make(spec(EnvironmentConfig("Strange-v0", max_steps=20)), render=True)
@@ -212,13 +256,26 @@ def test_what_people_cannot_see_is_refused_when_it_is_to_be_drawn() -> None:
     assert "people" in str(caught.value)
 
 
-@pytest.mark.parametrize("after", [100, 200, 300])
-def test_nan_in_the_middle_of_a_run_ends_it_with_one_line(after: int, tmp_path: Path) -> None:
+def test_choices_that_are_not_counted_from_0_are_made_and_told_as_any_others(tmp_path: Path) -> None:
+    world = ControlWorld(0)
+    run_agent(run_file(environment={"options": {"acts": "from 5"}}), tmp_path, world)
+    for segment in world.kept.values():
+        done = segment.actions[segment.start :]
+        assert set(done.tolist()) <= {0, 1}
+        assert segment.steps[:, 2:].argmax(1).tolist() == done.tolist()  # one-hot, beside two numbers observed
+
+
+@pytest.mark.parametrize(
+    ("after", "value"), [(100, float("nan")), (200, float("inf")), (300, float("nan")), (300, "!")]
+)
+def test_what_breaks_in_the_middle_of_a_run_ends_it_with_one_line(after: int, value: Any, tmp_path: Path) -> None:
     world = ControlWorld(0)
     with pytest.raises(UserError) as caught:
-        run_agent(run_file(environment={"options": {"breaks": after}}), tmp_path, world)
+        run_agent(run_file(environment={"options": {"breaks": after, "value": value}}), tmp_path, world)
     message = one_line(caught)
-    assert "Strange-v0 gave a value that is not finite" in message
+    assert (
+        "Strange-v0 " + ("failed (RuntimeError: !)" if value == "!" else "gave a value that is not finite") in message
+    )
     assert all(np.isfinite(s.steps).all() for s in world.kept.values())
 
 

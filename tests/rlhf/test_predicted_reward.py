@@ -29,7 +29,7 @@ class Counter(gym.Env):
     observation_space = spaces.Box(-100, 100, (2,), np.float32)
 
     def __init__(self, kind: str = "box", pay: float = 0.0) -> None:
-        self.action_space = spaces.Box(LOW, HIGH) if kind == "box" else spaces.Discrete(3, start=1)
+        self.action_space = spaces.Box(LOW, HIGH) if kind == "box" else spaces.Discrete(3)
         self.pay, self.count = pay, 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
@@ -95,8 +95,8 @@ def test_a_step_is_paid_for_the_state_before_it_and_its_action(kind: str) -> Non
             actions = np.array([[0.1 * t, 0.2], [-0.5, 0.3]], dtype=np.float32)
             expected = 10 * (t % LENGTH) + actions @ np.array([1.0, 2.0])
         else:
-            actions = np.array([1 + t % 3, 3])
-            expected = 10 * (t % LENGTH) + actions.astype(float)  # choice 1 is the first: weight 1
+            actions = np.array([t % 3, 2])
+            expected = 10 * (t % LENGTH) + actions + 1.0  # choice 0 has weight 1
         _, rewards, ended, infos = rewarded.step(actions)
         assert rewards == pytest.approx(expected, rel=1e-4, abs=1e-4)
         assert ended.all() == (t % LENGTH == LENGTH - 1)
