@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import rich
 from conftest import Reply, Scripted, completion, slate
 
 from judge_command import Asking, EndpointOptions, judge
@@ -28,7 +29,8 @@ def test_the_line_stands_on_the_screen_before_the_run_is_over(
 ) -> None:
     """A judge that always names the first place; here each label is looked at."""
     monkeypatch.setattr(live, "EVERY", 0.0)
-    monkeypatch.setenv("FORCE_COLOR", "1")  # rich draws as on a terminal
+    monkeypatch.setattr(rich, "_console", None)  # what an earlier test may have left, which knew no terminal
+    monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "200")
     scripted.reply = lambda request, n: Reply(completion("[[A]]").body, delay=0.1)
     judge(store.project, [str(judge_file(scripted.url, concurrency=1))], 4, False, EndpointOptions(), Asking())
