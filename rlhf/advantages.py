@@ -155,7 +155,7 @@ def _group_units(x: Tensor, group: Tensor, count: Tensor) -> tuple[Tensor, Tenso
 def _step_totals(signals: Signals, ends: Tensor) -> Tensor:
     """(steps,) the rewards of all tokens of each step, in the order of `ends.nonzero()`."""
     step = ends.cumsum(1) - ends.long()  # how many steps end before each token
-    sums = torch.zeros_like(signals.rewards).scatter_add(1, step, signals.rewards * signals.mask)
+    sums = torch.zeros_like(signals.rewards).scatter_add(1, step, signals.rewards)
     return sums[torch.arange(ends.shape[1], device=ends.device) < ends.sum(1, keepdim=True)]
 
 

@@ -56,6 +56,22 @@ def test_draws_with_replacement_by_weight() -> None:
     assert shares == pytest.approx([0.2, 0.2, 0.4, 0.2], abs=0.03)
 
 
+@pytest.mark.parametrize("rule", [best_and_random, best_weighted])
+def test_chance_comes_from_the_given_stream_alone(rule: FilterFn) -> None:
+    # Else a resumed run would draw otherwise.
+    def draws(seed: int) -> list[list[float]]:
+        stream = chance(seed)
+        return [rule(SCORES, stream).tolist() for _ in range(20)]
+
+    assert draws(1) == draws(1) != draws(2)
+
+
+def test_the_rest_has_weight_0_3_unless_told_otherwise() -> None:
+    stream = chance()
+    found = torch.stack([best_weighted(SCORES, stream) for _ in range(600)])
+    assert (found[:, 2].sum() / found.sum()).item() == pytest.approx(1 / 1.9, abs=0.03)  # 1 of 1 + 3·0.3
+
+
 @pytest.mark.parametrize("rule", [all_samples, best_and_random, best_worst, best_weighted])
 def test_a_single_response_and_equal_ones_leave_somebody(rule: FilterFn) -> None:
     assert rule(torch.tensor([0.4]), chance()).tolist() == [1.0]

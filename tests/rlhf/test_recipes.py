@@ -23,12 +23,13 @@ PAPER: dict[str, dict[str, Any]] = {
     | {"advantage": "leave_one_out", "ratio": "product_ratio", "aggregation": "sequence_mean"}
     | {"reward_kl": (0.05, None)},
     "grpo": GRPO | {"eps": 1e-4},
-    "grpo_process": GRPO | {"advantage": "process_standardized", "reward": "step_rewards"},
+    "grpo_process": GRPO | {"advantage": "process_standardized", "reward": "step_rewards", "eps": 1e-4},
     "dr_grpo": GROUP | {"advantage": "group_centered", "aggregation": "fixed_length"},
     "dapo": GROUP
     | {"samples": "mixed_outcome_groups", "score": "overlong_penalised", "eps_high": 0.28, "cache": 0.2, "attempts": 4},
     "vapo": GROUP
     | {"advantage": "length_adaptive_gae", "eps_high": 0.28, "critic": True, "alpha": 0.05, "critic_lam": 1.0}
+    | {"whiten": True, "gamma": 1.0}
     | {"mu": 0.1, "pretraining_passes": 8},
     "gspo": GROUP | {"ratio": "sequence_ratio", "aggregation": "sequence_mean", "eps_low": 3e-4, "eps_high": 4e-4},
     "cispo": GROUP | {"surrogate": "detached_weight", "eps_low": 1.0, "eps_high": 0.28},

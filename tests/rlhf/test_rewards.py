@@ -35,6 +35,12 @@ def test_a_rule_scores_each_step_alone_and_the_outcome_is_their_sum() -> None:
     assert found.figures == {"steps_per_response": pytest.approx(5 / 3)}
 
 
+def test_steps_are_split_as_told() -> None:
+    found = step_rewards(answers([["aa. bb\ncc. d"]]), ruled(), split="sentences")
+    assert found.steps is not None
+    assert [value for _, value in found.steps[0][0]] == [2.0, 4.0, 1.0]  # "aa. ", "bb\ncc. ", "d"
+
+
 def test_only_the_last_step_of_a_response_can_have_been_cut_off() -> None:
     seen = []
 
