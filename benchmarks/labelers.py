@@ -40,7 +40,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 THINK_SECONDS = 5.0
 FIRST_SECONDS = 2.0
 ARRIVAL_SECONDS = 15.0  # from the first who comes: the last comes after five
-AHEAD, GROWTH = 12, 3  # as many slates as the page asks for, and how many more at a time
+AHEAD, GROWTH = 12, 1  # as many slates as the page asks for, and how many more than it has at a time
 SESSION_SECONDS = 3600.0
 ANSWER = "An answer of some length, as models write them, with a reason and an example. " * 6
 

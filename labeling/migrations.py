@@ -157,6 +157,14 @@ CREATE TABLE known_browser (
     token TEXT PRIMARY KEY, account TEXT NOT NULL REFERENCES account(name), created REAL NOT NULL
 ) STRICT;
 """
+TENTH = """
+ALTER TABLE slate ADD COLUMN taken_until REAL NOT NULL DEFAULT 0;
+UPDATE slate SET closed = 0 WHERE closed = 1
+    AND id IN (SELECT slate_id FROM standing WHERE outcome = 'skip')
+    AND (SELECT count(*) FROM standing JOIN annotator ON annotator.id = standing.annotator
+         WHERE slate_id = slate.id AND kind = 'human')
+        < 2 + coalesce((SELECT CAST(value AS INTEGER) FROM setting WHERE key = 'overlap'), 1);
+"""
 
 
 def first_shape(db: Database) -> None:
@@ -204,6 +212,11 @@ def known_browsers(db: Database) -> None:
     _run_all(db, NINTH)
 
 
+def taken_slates(db: Database) -> None:
+    """Until when a slate has all people that it wants; and what one skip closed, as it once did, is open again."""
+    _run_all(db, TENTH)
+
+
 def _run_all(db: Database, statements: str) -> None:
     for statement in statements.split(";\n"):
         if statement.strip():
@@ -220,6 +233,7 @@ STEPS = (
     human_requests,
     leases_by_person,
     known_browsers,
+    taken_slates,
 )
 
 

@@ -121,9 +121,10 @@ class Store(StoredLeases, StoredJudging, StoredRuns, StoredAccounts, StoredWebho
         """
         overlap = self.settings().overlap
         self.db.execute(
-            "UPDATE slate SET closed = (SELECT count(*) FILTER (WHERE outcome != 'skip') >= ? OR count(*) >= ? "
-            "FROM standing JOIN annotator ON annotator.id = standing.annotator "
-            "WHERE slate_id = slate.id AND kind = 'human') WHERE id = ?",
+            "UPDATE slate SET taken_until = 0, closed = "
+            "(SELECT count(*) FILTER (WHERE outcome != 'skip') >= ? OR count(*) >= ? FROM standing "
+            "JOIN annotator ON annotator.id = standing.annotator WHERE slate_id = slate.id AND kind = 'human') "
+            "WHERE id = ?",
             [overlap, overlap + SKIPS_BEYOND, slate_id],
         )
 

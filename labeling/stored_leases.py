@@ -23,16 +23,18 @@ from labeling.stored_slates import label_of
 
 MOST_COUNTED = 200
 COUNTED_BY = 10  # where checks are mixed in: a step of the counter hides which of so many answers were to checks
-# What a slate must meet to be given to a person. `closed` spares looking at what has its answers (see `Store._close`).
-WANTED = """closed = 0 AND k BETWEEN :least AND :most
+PEOPLES_ANSWERS = """(SELECT count(*) FROM standing JOIN annotator ON annotator.id = standing.annotator
+    WHERE slate_id = slate.id AND kind = 'human' AND outcome != 'skip')"""
+HELD_BY_OTHERS = """FROM lease JOIN annotator ON annotator.id = lease.annotator
+    WHERE slate_id = slate.id AND kind = 'human' AND expires > :now AND annotator != :who"""
+# What a slate must meet to be given to a person. `closed` spares looking at what has its answers (see `Store._close`),
+# and `taken_until` at what others hold, of which a crowd has thousands in front of what is free (see `_note_taken`).
+WANTED = f"""closed = 0 AND taken_until <= :now AND k BETWEEN :least AND :most
     AND id NOT IN (SELECT slate_id FROM standing WHERE annotator = :who)
     AND id NOT IN (SELECT slate_id FROM gold_item)
     AND (:stale = 0 OR run = '' OR
          iteration + :stale >= (SELECT max(iteration) FROM slate AS newer WHERE newer.run = slate.run))
-    AND (SELECT count(*) FROM standing JOIN annotator ON annotator.id = standing.annotator
-         WHERE slate_id = slate.id AND kind = 'human' AND outcome != 'skip')
-      + (SELECT count(*) FROM lease JOIN annotator ON annotator.id = lease.annotator
-         WHERE slate_id = slate.id AND kind = 'human' AND expires > :now AND annotator != :who) < :overlap"""
+    AND {PEOPLES_ANSWERS} + (SELECT count(*) {HELD_BY_OTHERS}) < :overlap"""
 # A slate that one person skips is for others, but one that so many more than the overlap skip is for nobody.
 SKIPS_BEYOND = 2
 GOLD_UNANSWERED = """SELECT slate_id FROM gold_item JOIN slate ON slate.id = slate_id
@@ -91,6 +93,7 @@ class StoredLeases(StoredRequests):
             while len(leases) <= most and (chosen := self._choose(asked, queue, new)):
                 until = asked["now"] + (later if leases else seconds)
                 leases.append(self._give(annotator, *chosen, order_of, until))
+            self._note_taken([lease.slate_id for lease in leases], asked["now"])
         return leases
 
     def _held(self, asked: dict[str, Any], most: int, queue: Queue) -> list[Lease]:
@@ -119,6 +122,25 @@ class StoredLeases(StoredRequests):
                 "now": now,
                 "soon": first,
                 "later": later,
+            },
+        )
+
+    def _note_taken(self, slate_ids: Sequence[str], now: float) -> None:
+        """Note until when slates have all people that they want, so that searches pass them by without counting.
+
+        Whoever takes a lease or an answer away before its time sets `taken_until` back to 0: too early costs time
+        alone, too late would keep a slate from everybody. Like leases, it is not written again while most is left.
+        """
+        self.db.execute(
+            f"UPDATE slate SET taken_until = (SELECT min(expires) {HELD_BY_OTHERS}) "
+            "WHERE id IN (SELECT value FROM json_each(:ids)) AND taken_until < :late "
+            f"AND {PEOPLES_ANSWERS} + (SELECT count(*) {HELD_BY_OTHERS}) >= :overlap",
+            {
+                "ids": json.dumps(slate_ids),
+                "who": "",  # everybody is another
+                "now": now,
+                "late": now + AHEAD_SECONDS * 2 / 3,
+                "overlap": self.settings().overlap,
             },
         )
 
@@ -274,6 +296,7 @@ class StoredLeases(StoredRequests):
             )
             ids = [row["slate_id"] for row in held]
             self._renew(annotator, ids, now, seconds, min(seconds, AHEAD_SECONDS))
+            self._note_taken(ids, now)
         return len(ids)
 
     def waiting(self, annotator: str, k: tuple[int, int], queue: Queue = "new") -> int:

@@ -27,7 +27,7 @@ class StoredQuality(StoredSlates):
             for key, value in changes.items():
                 self.db.execute("INSERT OR REPLACE INTO setting VALUES (?, ?)", [key, value])
             if "overlap" in changes:
-                self.db.execute("UPDATE slate SET closed = 0")
+                self.db.execute("UPDATE slate SET closed = 0, taken_until = 0")
         return changed
 
     # Annotators whose labels count for nothing
@@ -50,7 +50,8 @@ class StoredQuality(StoredSlates):
             self.db.execute(sql, [annotator, reason.strip(), author, time.time()])
             # Their page may be open: if they come back, its order is still the one that they were shown.
             self.db.execute("UPDATE lease SET expires = 0 WHERE annotator = ?", [annotator])
-            sql = "UPDATE slate SET closed = 0 WHERE id IN (SELECT slate_id FROM label WHERE annotator = ?)"
+            sql = "UPDATE slate SET closed = 0, taken_until = 0 WHERE id IN (SELECT slate_id FROM label "
+            sql += "WHERE annotator = ?1 UNION SELECT slate_id FROM lease WHERE annotator = ?1)"
             self.db.execute(sql, [annotator])
             return int(stood)
 

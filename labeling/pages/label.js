@@ -15,7 +15,7 @@ import { Workplace } from "./workplace.js";
 
 const POLL_MS = 3000;
 const AHEAD = 12; // slates that are here before they are needed, at most: at 5 seconds each, a minute of work
-const GROWTH = 3; // so many more than are here are asked for: who comes first waits for few, and many may come at once
+const GROWTH = 1; // so many more than are here are asked for: who comes first waits for two, and many may come at once
 const LOADED_AHEAD = 4; // of clips, so many of them load
 const HEARTBEAT_MS = 60_000; // whoever has the page before them keeps their slates, however long they read
 

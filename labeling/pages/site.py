@@ -10,6 +10,10 @@ from fastapi import FastAPI
 from labeling.pages.static import LABEL_STYLES, versioned
 from labeling.store import Store
 
+# Seconds between two looks at Gradio's queue. By its own setting it looks a thousand times a second, which takes time
+# from everybody who labels, while our pages ask it for something every two seconds.
+QUEUE_SECONDS = 0.05
+
 BRAND = """
 .nav-holder nav { align-items: center; padding: 8px max(16px, 50vw - 590px); }
 .nav-holder nav::before { content: "Prefloop"; margin-right: auto; font-weight: 700; letter-spacing: -0.01em; }
@@ -53,3 +57,4 @@ def mount(app: FastAPI, store: Store) -> None:
         css=BRAND,
         theme=gr.themes.Base(primary_hue="indigo", neutral_hue="slate", font=sans, font_mono=("ui-monospace",)),
     )
+    pages._queue.sleep_when_free = pages._queue.progress_update_sleep_when_free = QUEUE_SECONDS

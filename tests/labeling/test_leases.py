@@ -113,6 +113,7 @@ def test_a_heartbeat_keeps_what_is_held_and_revives_nothing(store: Store) -> Non
     assert store.rows("SELECT expires FROM lease")[0]["expires"] == held  # it never shortens
     with store.writing() as db:
         db.execute("UPDATE lease SET expires = 0")
+        db.execute("UPDATE slate SET taken_until = 0")
     assert store.extend_leases("human:ann", 60.0) == 0
     assert give(store, "human:bob") is not None
 
@@ -262,23 +263,41 @@ def test_what_is_held_ahead_keeps_its_turn_and_is_filled_up_when_a_third_is_gone
     assert ids(store.leases("human:ann", range, PAIR, 60.0)) == ids(first[2:3])
 
 
-def test_a_dozen_ahead_is_hardly_more_work_than_one(store: Store) -> None:
+def test_what_a_crowd_holds_is_passed_by_and_a_dozen_is_hardly_more_work_than_one(store: Store) -> None:
     store.add_slates([slate(f"s{n}") for n in range(900)])
     crowd = [f"human:{n}" for n in range(30)]
     for person in crowd:
         store.add_annotator(Annotator(person, "human"))
         store.leases(person, range, PAIR, 60.0, ahead=12)
 
-    def steps(ahead: int) -> int:
+    def steps(ahead: int, forgotten: str) -> int:
         """Of SQLite's virtual machine, in thousands: of its work, and not of a clock."""
         taken: list[None] = []
+        store.db.execute(f"UPDATE slate SET taken_until = 0 WHERE {forgotten}")
         store.db.conn.set_progress_handler(lambda: taken.append(None), 1000)
         assert len(store.leases("human:ann", range, PAIR, 60.0, ahead)) == 1 + ahead
         store.db.conn.set_progress_handler(None, 0)
         store.db.execute("DELETE FROM lease WHERE annotator = 'human:ann'")
         return len(taken)
 
-    assert steps(12) < 2 * steps(0)
+    # In this order: what is forgotten stays so.
+    passed_by = steps(12, "id NOT IN (SELECT slate_id FROM lease)")
+    dozen, one = steps(12, "1"), steps(0, "1")
+    assert 2 * passed_by < dozen < 2 * one
+
+
+def test_who_is_held_off_by_others_is_so_no_longer_than_they_are(store: Store) -> None:
+    store.add_slates([slate("a")])
+    give(store)
+    assert give(store, "human:bob") is None
+    store.set_settings({"overlap": "2"})
+    assert give(store, "human:bob", seconds=0.2) is not None
+    assert give(store, "human:cid") is None
+    time.sleep(0.25)
+    assert give(store, "human:cid") is not None  # while ann still holds it
+    assert give(store, "human:bob") is None
+    store.revoke("human:ann", "at random", "owner")
+    assert give(store, "human:bob") is not None
 
 
 def test_of_few_slates_nobody_holds_more_than_a_share(store: Store) -> None:

@@ -416,6 +416,13 @@ def fastest_reply(address: str, tries: int = 60) -> float:
     return min(seconds[tries // 2 :])
 
 
+def wakings(pid: int) -> int:
+    """How often the main thread of a process has waited and gone on, on Linux; 0 elsewhere."""
+    status = Path(f"/proc/{pid}/status")
+    found = re.search(r"^voluntary_ctxt_switches:\s*(\d+)", status.read_text() if status.exists() else "", re.M)
+    return int(found[1]) if found else 0
+
+
 SERVER = "import sys; from labeling.service import serve; from labeling.store import Store;"
 SERVER += "serve(Store(sys.argv[1]), '127.0.0.1', 0); print('closed', 'gradio' in sys.modules)"
 
@@ -467,6 +474,9 @@ def test_it_says_where_it_is_and_stops_without_a_complaint(store, stop):
                     assert b"gradio" in reply.read()
             stream = urllib.request.urlopen(f"{address}/gradio_api/heartbeat/an-open-page", timeout=10)
             assert fastest_reply(address) < 0.035  # with Nagle's algorithm on, none takes less than 40 ms
+            before = wakings(server.pid)
+            time.sleep(0.5)
+            assert wakings(server.pid) - before < 150  # Gradio's queue alone would be 1,000 a second
         finally:
             server.send_signal(stop)
         assert (server.communicate(timeout=20), server.returncode) == (("closed True\n", ""), 0)

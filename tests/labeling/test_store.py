@@ -238,6 +238,22 @@ def test_a_folder_without_a_project_is_not_made_into_one(tmp_path):
     assert not (tmp_path / "typo").exists()
 
 
+def test_what_one_skip_closed_in_an_older_project_is_open_again_and_nothing_else_is(store):
+    for n in range(3):
+        store.add_annotator(Annotator(f"human:{n}", "human"))
+    for name, skips in (("one skip", 1), ("three skips", 3), ("answered", 0)):
+        store.add_slates([slate(name)])
+        people = [f"human:{n}" for n in range(skips)]
+        store.add_labels([Label(slate(name).id, who, "skip", f"{name}-{who}") for who in people])
+    store.add_labels([ranked(slate("answered"), "key-answered", 1, 2)])
+    with store.writing() as db:
+        db.execute("UPDATE slate SET closed = 1")
+        db.execute("ALTER TABLE slate DROP COLUMN taken_until")
+        db.execute("PRAGMA user_version = 9")
+    newer = Store(store.project)
+    assert [row["closed"] for row in newer.rows("SELECT closed FROM slate ORDER BY seq")] == [0, 1, 1]
+
+
 def test_a_database_from_a_newer_version_is_left_alone(store):
     connection = sqlite3.connect(store.path)
     connection.execute("PRAGMA user_version = 99")
