@@ -47,7 +47,7 @@ def report(view: RunView, labels: list[HumanLabel]) -> str:
     evaluations = "Evaluations" if is_agent(view) else "Held-out evaluations"
     parts = [
         run_panels.status(view, view.reported),
-        run_clips.goal(view),
+        run_clips.goal(view, labels),
         run_plots.plots(view),
         people(view, labels, {}, title="Labels from people"),
         run_panels.samples(view),

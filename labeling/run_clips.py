@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 
 from labeling.records import is_clip_id
@@ -9,21 +10,26 @@ from labeling.run_figures import plain
 from labeling.run_panels import section, table
 from labeling.run_view import Figures, RunView, number, series
 from labeling.run_words import is_agent
+from labeling.store import HumanLabel
 
 MOST_SHOWN = 12
 
 
-def goal(view: RunView) -> str:
-    """What people and judges are asked, with how many labels were given and how far they can be predicted."""
+def goal(view: RunView, labels: Sequence[HumanLabel]) -> str:
+    """What people and judges are asked, with how many labels were given and how far they can be predicted.
+
+    labels: of people, who see theirs counted at once; those of others are told at the end of each iteration.
+    """
     if not is_agent(view):
         return ""
     question, guide = (str(view.about.get(key) or "") for key in ("question", "guide"))
     told = f'<p class="asked">{escape(question)}</p>' if question.strip() else ""
     told += f'<p class="guide">{escape(guide)}</p>' if guide.strip() else ""
-    labels = series(view.iterations, "labels")
+    told_last = [int(point.y) for point in series(view.iterations, "labels")[-1:]]
+    given = max([sum(label.ours for label in labels), *told_last])
     accuracy = series(view.fits, "heldout_accuracy")
     facts = (
-        (plain(int(labels[-1].y)) if labels else "–", "labels given so far"),
+        (plain(given), "labels given so far"),
         (f"{100 * accuracy[-1].y:.0f} %" if accuracy else "–", "of held-out comparisons predicted rightly"),
     )
     boxes = "".join(f"<div><b>{value}</b><span>{name}</span></div>" for value, name in facts)

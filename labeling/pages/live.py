@@ -71,7 +71,7 @@ def recent_prompts(store: Store, labels: tuple[HumanLabel, ...], limit: int = RE
 
 PIECES: dict[str, Callable[[Snapshot, float], str]] = {
     "status": lambda s, now: run_panels.status(s.view, now),
-    "goal": lambda s, now: run_clips.goal(s.view),
+    "goal": lambda s, now: run_clips.goal(s.view, s.labels),
     "clips": lambda s, now: run_clips.clips(s.view),
     "labels": lambda s, now: people(s.view, s.labels, s.prompts or {}),
     "plots": lambda s, now: run_plots.plots(s.view) + run_panels.download(s.view.run),

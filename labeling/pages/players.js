@@ -14,6 +14,7 @@ export class Players {
     const wanted = new Map(slates.filter((slate) => slate?.candidates[0].clip).map((slate) => [slate.slate, slate]));
     for (const [id, player] of this.players) {
       if (wanted.has(id)) continue;
+      if (this.current === player) this.current = null; // it ends: a video that was let go of cannot be wound back
       player.close();
       this.players.delete(id);
     }

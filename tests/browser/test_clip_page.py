@@ -202,6 +202,8 @@ def number_of(site: Site, page: Page, slate: Slate, place: int) -> int:
 def test_the_answers_to_pairs_by_keyboard(site: Site, page: Page) -> None:
     keys = ["1", "ArrowLeft", "2", "ArrowRight", "0", "=", "s"]
     slates = [site.ask(f"question {n}", 100 * n, 100 * n + 1) for n in reversed(range(len(keys)))][::-1]
+    failures: list[str] = []
+    page.on("pageerror", lambda error: failures.append(str(error)))
     page.goto(site.address)
     wanted: list[tuple[str, tuple[int, ...] | None]] = []
     for n, key in enumerate(keys):
@@ -214,6 +216,7 @@ def test_the_answers_to_pairs_by_keyboard(site: Site, page: Page) -> None:
         page.keyboard.press(key)
     expect(page.get_by_text("Nothing to label right now")).to_be_visible()
     assert [(label.outcome, label.ranks) for label in site.store.labels()] == wanted
+    assert failures == []
 
 
 def test_a_click_on_a_clip_chooses_it(site: Site, page: Page) -> None:

@@ -12,7 +12,7 @@ from labeling.pages.live import Snapshot, pieces
 from labeling.report import report
 from labeling.run_clips import evenly
 from labeling.run_view import RunView, fold
-from labeling.store import RunEvent
+from labeling.store import HumanLabel, RunEvent
 
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)> {{7*7}}'
 GUIDE = "It turns over backward once\nand lands on its foot."
@@ -131,11 +131,19 @@ def test_a_run_of_a_language_model_has_no_clips() -> None:
     assert "<video" not in "".join(page.values())
 
 
+@pytest.mark.parametrize(("people", "told"), [(7, 30), (31, 31)])
+def test_what_people_say_counts_at_once_and_not_only_when_the_iteration_is_told(people: int, told: int) -> None:
+    elsewhere = HumanLabel("slate_0", "human:ann", "ranked", "train", False, None)
+    ours = [HumanLabel(f"slate_{n}", "human:ann", "ranked", "train", True, None) for n in range(people)]
+    page = pieces(Snapshot(run(), (*ours, elsewhere), {}), 100.0)
+    assert f"<b>{told}</b><span>labels given so far" in page["goal"]
+
+
 def test_before_the_first_clip_the_page_says_so() -> None:
     view = fold(RunView("r"), [RunEvent("r", 0, "run", {"environment": "Hopper-v5", "question": "Q?"}, 1, 100.0)])
     page = drawn(view)
     assert "No clip yet." in page["clips"]
-    assert "<b>–</b><span>labels given so far" in page["goal"]
+    assert "<b>0</b><span>labels given so far" in page["goal"]
     assert "Starting: making the environment" in page["status"]
 
 
