@@ -46,6 +46,8 @@ class TerminalView:
             self._line(f"  reward model {data['reward_model']}: {self._fit_line(data)}")
             if data.get("withdrawn_labels"):
                 self._line(f"  {_withdrawn_line(data)}")
+        elif kind == "update" and (lack := _lack(data)):
+            self._line(f"  {_plain(lack)}")
         elif kind == "evaluation":
             self._line(f"  held-out gold {_interval(data)}, before training {_number(self.gold_before)}")
         elif kind == "iteration":
@@ -93,6 +95,17 @@ def _withdrawn_line(data: Mapping[str, Any]) -> str:
         f"fitted afresh without {data['withdrawn_labels']} labels that no longer stand: "
         f"{_number(data['changed_pairs'])} of pairs are ordered otherwise, held-out accuracy {before} → {now}"
     )
+
+
+def _lack(data: Mapping[str, Any]) -> str:
+    """What a policy update had too little of; empty for one that had its samples, and for an agent's."""
+    if data.get("steps") == 0:
+        missing, unused = data["missing_rewards"], data["unused_samples"]
+        return f"nothing to learn from: {missing:.0f} answers have no reward, the filter left {unused:.0f} out"
+    if data.get("groups_short"):
+        short, draws = data["groups_short"], data["attempts"]
+        return f"{short:.0f} prompts short: after {draws:.0f} draws the filter has left no more (attempts in [recipe])"
+    return ""
 
 
 def _plain(text: str) -> str:

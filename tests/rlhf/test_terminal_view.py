@@ -66,6 +66,19 @@ EVALUATION = {"gold": -120.0, "gold_low": -150.5, "gold_high": -100.0, "proxy": 
 ROW = {"seconds": 61.0, "proxy_heldout": 4.25, "gold_heldout": 25.04, "labels": 40, "environment_steps": 8192.0}
 
 
+def test_an_update_with_too_little_says_so() -> None:
+    full = {"steps": 4.0, "missing_rewards": 2.0, "unused_samples": 8.0, "attempts": 4.0, "groups_short": 0.0}
+    assert said(
+        (1, "update", full),
+        (2, "update", full | {"groups_short": 3.0}),
+        (3, "update", {"steps": 0.0, "missing_rewards": 2.0, "unused_samples": 30.0}),
+        (4, "update", {"predicted_reward": 1.0}),
+    ) == [
+        "  3 prompts short: after 4 draws the filter has left no more (attempts in [recipe])",
+        "  nothing to learn from: 2 answers have no reward, the filter left 30 out",
+    ]
+
+
 def test_an_agent() -> None:
     assert said(
         AGENT,

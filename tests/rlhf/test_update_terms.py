@@ -1,5 +1,6 @@
 """Terms beside the surrogate: each adds the gradient of its formula. And the critic's pretraining, and figures."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -162,6 +163,11 @@ def test_the_ends_of_the_ratios_are_those_of_all_steps() -> None:
     assert metrics["steps"] == 3
     assert metrics["ratio_max"] == pytest.approx(ratio.max().item(), rel=1e-4)
     assert metrics["ratio_min"] == pytest.approx(ratio.min().item(), rel=1e-4)
+    # All below 1 or all above: what lies outside the responses, where the ratio is 1, is none of them.
+    for by in (5.0, -5.0):
+        shifted = step(learner, replace(rollout, old_logp=rollout.old_logp + by), recipe)
+        assert shifted["ratio_max"] == pytest.approx((ratio / math.exp(by)).max().item(), rel=1e-4)
+        assert shifted["ratio_min"] == pytest.approx((ratio / math.exp(by)).min().item(), rel=1e-4)
 
 
 # The critic's pretraining
