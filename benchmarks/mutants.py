@@ -310,6 +310,8 @@ MUTANTS: tuple[tuple[str, str, str], ...] = (
     ("targets", "given, steps = _given_rewards(rollout)", "given, steps = rollout.scores[:, None] * last_token(mask)"),
     # The rollout again
     ("rollout", "if recompute:", "if not recompute:"),
+    ("rollout", "(noted - old_logp).abs(), mask", "(noted - ref_logp).abs(), mask"),
+    ("rollout", ".item() if recompute else None", ".item()"),
     ("rollout", "token_logprobs(policy.model, packed, temperature)[0].cpu()", "token_logprobs(policy.model, packed, 1.0)[0].cpu()"),
     ("rollout", "values[rows, :width] = critic.values(packed).cpu()", "values[:width, :width] = critic.values(packed).cpu()[:width]"),
     ("rollout", "replace(r, count=c)", "replace(r, count=1.0)"),

@@ -32,7 +32,7 @@ def update(
 
     likelihoods: responses outside the rollout whose log-probability is to rise; every pass goes over them once.
     kl_per_sequence and kl_per_token are of the sampling policy against the reference (nats); sampling_mismatch is
-    `mean|old_logp − logp|` before the first step; moved_kl is k3 of the updated against the sampling policy; clip
+    `mean|noted old_logp − logp|` before the first step; moved_kl is k3 of the updated against the sampling policy; clip
     fractions and ratios are of tokens, the ratios as they were before any clip, and their ends those of all steps.
     """
     rollout = shaped(rollout, recipe, learner.unit)
@@ -53,7 +53,7 @@ def update(
     learner.updates += 1
     metrics = {key: sum(s[key] for s in steps) / len(steps) for key in steps[0]}
     metrics |= {"ratio_max": max(s["ratio_max"] for s in steps), "ratio_min": min(s["ratio_min"] for s in steps)}
-    metrics["sampling_mismatch"] = steps[0]["mismatch"]
+    metrics["sampling_mismatch"] = steps[0]["mismatch"] if rollout.mismatch is None else rollout.mismatch
     del metrics["mismatch"]
     metrics |= rollout_figures(rollout, targets) | {"steps": len(steps)}
     metrics |= {"beta": learner.beta} if recipe.reward_kl else {}

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from rlhf.filters import FilterFn
 from rlhf.logprobs import token_logprobs
+from rlhf.masked import masked_mean
 from rlhf.packing import Group, micro_batches, pack
 from rlhf.policy import Policy
 from rlhf.reward_model import ScoreModel
@@ -48,7 +49,8 @@ class Rollout:
     group: (N,) which prompt. mask, old_logp, ref_logp: (N, T). scores: (N,) outcome rewards. count: (N,) how often each
     enters. values: (N, T) the critic's values at sampling time, or None. baseline: (N,) greedy scores, or None.
     step_scores: (N, T) step rewards at the ends of steps, NaN elsewhere, or None. longest: the most tokens allowed.
-    missing: responses left out for want of a reward. unused: responses that the filter left out.
+    missing: responses left out for want of a reward. unused: responses that the filter left out. mismatch: mean of
+    |noted − recomputed| log-probabilities, where they were computed again and so no step can tell any more.
     """
 
     groups: tuple[Group, ...]
@@ -64,6 +66,7 @@ class Rollout:
     longest: int
     missing: int = 0
     unused: int = 0
+    mismatch: float | None = None
 
 
 def collect(
@@ -136,7 +139,7 @@ def assemble(
         if step_scores is not None:
             for end, value in r.steps or ((len(r.sampled.ids) - 1, r.score),):
                 step_scores[n, end] = r.score if value is None else value
-    ref_logp = torch.zeros(shape)
+    noted, ref_logp = old_logp.clone(), torch.zeros(shape)
     values = None if critic is None else torch.zeros(shape)
     device = next(policy.model.parameters()).device
     first = first_candidates(groups)
@@ -166,6 +169,7 @@ def assemble(
         longest,
         missing,
         unused,
+        masked_mean((noted - old_logp).abs(), mask).item() if recompute else None,
     )
 
 

@@ -72,6 +72,7 @@ def roll(
     responses: Sequence = RESPONSES,
     steps: Sequence | None = None,
     budget: int = WHOLE,
+    recompute: bool = False,
 ) -> Rollout:
     """A rollout whose sampling policy was a little different, so that ratios leave the clip range on both sides.
 
@@ -87,7 +88,7 @@ def roll(
             row.append(Sampled(ids, tuple(old.tolist()), True))
         sampled.append(row)
     groups, missing = collect(PROMPTS, sampled, rewards, steps, BASELINES)
-    return assemble(learner.policy, learner.critic, groups, LONGEST, TEMPERATURE, budget, missing)
+    return assemble(learner.policy, learner.critic, groups, LONGEST, TEMPERATURE, budget, missing, recompute=recompute)
 
 
 def step(

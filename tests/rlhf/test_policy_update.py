@@ -7,10 +7,12 @@ import torch
 from policy_world import (
     COUNT,
     CRITIC_RATE,
+    CUT,
     PROMPTS,
     RESPONSES,
     REWARDS,
     TEMPERATURE,
+    WHOLE,
     all_logps,
     gradient_of,
     logps,
@@ -167,6 +169,17 @@ def test_beta_adapts_to_the_kl_of_the_samples() -> None:
     rollout = roll(learner, noise=0.0)
     step(learner, replace(rollout, ref_logp=rollout.ref_logp - 10.0), recipe)
     assert learner.beta == pytest.approx(0.05 * (1 + 0.2 * 7 / 100))
+
+
+@pytest.mark.parametrize("budget", [WHOLE, CUT])
+def test_recomputed_log_probabilities_are_the_policys_own_and_how_far_the_noted_were_off_is_told(budget: int) -> None:
+    learner = make(once(GRPO))
+    noted, rollout = roll(learner), roll(learner, budget=budget, recompute=True)
+    own = all_logps(learner.policy, learner.policy.model)
+    torch.testing.assert_close(rollout.old_logp[rollout.mask], own, atol=1e-5, rtol=0)
+    metrics = step(learner, rollout, once(GRPO))
+    assert metrics["ratio_max"] == pytest.approx(1.0, abs=1e-4)
+    assert metrics["sampling_mismatch"] == pytest.approx((noted.old_logp[noted.mask] - own).abs().mean().item())
 
 
 def test_the_gradient_is_clipped_to_its_norm() -> None:
