@@ -105,6 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     sub = add("accounts", accounts, "list who may sign in, invite somebody, close an account")
     sub.add_argument("--invite", metavar="ROLE", help="print a link that makes one account: owner, reviewer or labeler")
+    sub.add_argument("--name", default="", help="the link is for this name alone, and for the labels under it")
     sub.add_argument("--url", default=f"http://{LOOPBACK}:{PORT}", help="where the project is served (for the link)")
     sub.add_argument("--close", metavar="NAME", help="end the account's sessions and let it sign in no more")
     sub.add_argument("--password", metavar="NAME", help="read a new password for the account from the terminal")
@@ -242,7 +243,8 @@ def accounts(options: argparse.Namespace) -> None:
 
     store = Store(options.project)
     if options.invite:
-        print(f"{options.url.rstrip('/')}/join#{store.invite(options.invite, 'the command line')}")
+        secret = store.invite(options.invite, "the command line", name=options.name)
+        print(f"{options.url.rstrip('/')}/join#{secret}")
         print("The link is good for one account and for seven days.", file=sys.stderr)
     if options.close:
         store.change_account(options.close, closed=True)

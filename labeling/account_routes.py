@@ -49,12 +49,16 @@ class NewPassword(BaseModel):
     new: Password
 
 
-class Invitation(BaseModel):
-    """Whom an invitation is for, and for how long it is good."""
+class NewInvitation(BaseModel):
+    """Whom an invitation is for, and for how long it is good.
+
+    name: the only name to join under, with the labels that stand under it; without one, any that has no labels.
+    """
 
     model_config = ConfigDict(extra="forbid")
     role: Role
     hours: Annotated[float, Field(gt=0, le=24 * 90)] = 24 * 7
+    name: Name | None = None
 
 
 class Change(BaseModel):
@@ -140,7 +144,7 @@ def add_to(app: FastAPI, store: Store) -> None:
         """End this session."""
         secret, account = secret_of(request.headers), account_of(request)
         if secret and account:
-            store.end_session(secret_id(secret), account.name)
+            store.end_session(secret_id(secret))
         reply = JSONResponse({})
         reply.delete_cookie(COOKIE)
         return reply
@@ -191,11 +195,26 @@ def add_to(app: FastAPI, store: Store) -> None:
             raise HTTPException(409, str(error)) from error
         return {}
 
+    @app.get("/api/invites")
+    def invites(request: Request) -> dict[str, Any]:
+        """The invitations that nobody has used yet; the links themselves are not kept."""
+        signed_in(request)
+        return {"invites": [vars(invitation) for invitation in store.invitations()]}
+
+    @app.delete("/api/invites/{invite_id}")
+    def withdraw(invite_id: str, request: Request) -> dict[str, Any]:
+        """Let nobody join by an invitation any more."""
+        signed_in(request)
+        return {"withdrawn": store.withdraw(invite_id)}
+
     @app.post("/api/invites")
-    def invite(what: Invitation, request: Request) -> dict[str, Any]:
+    def invite(what: NewInvitation, request: Request) -> dict[str, Any]:
         """An invitation: the link is shown once, is good for one account, and expires."""
         by = signed_in(request)
-        secret = store.invite(what.role, by.name, what.hours * 3600)
+        try:
+            secret = store.invite(what.role, by.name, what.hours * 3600, what.name or "")
+        except UserError as error:
+            raise HTTPException(409, str(error)) from error
         return {
             "link": f"{request.base_url}join#{secret}",
             "role": what.role,
@@ -204,8 +223,9 @@ def add_to(app: FastAPI, store: Store) -> None:
 
     @app.get("/api/tokens")
     def tokens(request: Request) -> dict[str, Any]:
-        """The tokens and open sessions of the account that asks."""
-        return {"tokens": [vars(session) for session in store.sessions(signed_in(request).name)]}
+        """The tokens and open sessions of everybody, programs too; the secrets themselves are not kept."""
+        signed_in(request)
+        return {"tokens": [vars(session) for session in store.sessions()]}
 
     @app.post("/api/tokens")
     def new_token(what: NewToken, request: Request) -> dict[str, Any]:
@@ -245,8 +265,9 @@ def add_to(app: FastAPI, store: Store) -> None:
 
     @app.delete("/api/tokens/{token_id}")
     def end_token(token_id: str, request: Request) -> dict[str, Any]:
-        """End a token or session of the account that asks."""
-        return {"ended": store.end_session(token_id, signed_in(request).name)}
+        """End a token or session, whosever it is."""
+        signed_in(request)
+        return {"ended": store.end_session(token_id)}
 
 
 def _refused(error: NotAllowed) -> JSONResponse:

@@ -70,6 +70,21 @@ class Session:
     expires: float
 
 
+@dataclass(frozen=True)
+class Invitation:
+    """A link that nobody has used yet. id: the hash of its secret. name: the only one that it is good for, "" for any.
+
+    by: the owner who made it. created, expires: Unix seconds.
+    """
+
+    id: str
+    role: Role
+    name: str
+    by: str
+    created: float
+    expires: float
+
+
 def check_name(name: str) -> str:
     """The name, if it can be an account's. Raises UserError."""
     if not re.fullmatch(NAME, name):

@@ -165,6 +165,9 @@ UPDATE slate SET closed = 0 WHERE closed = 1
          WHERE slate_id = slate.id AND kind = 'human')
         < 2 + coalesce((SELECT CAST(value AS INTEGER) FROM setting WHERE key = 'overlap'), 1);
 """
+ELEVENTH = """
+ALTER TABLE invite ADD COLUMN name TEXT NOT NULL DEFAULT '';
+"""
 
 
 def first_shape(db: Database) -> None:
@@ -217,6 +220,11 @@ def taken_slates(db: Database) -> None:
     _run_all(db, TENTH)
 
 
+def invitations_for_names(db: Database) -> None:
+    """Invitations that are good for one name alone, and for the labels that stand under it."""
+    _run_all(db, ELEVENTH)
+
+
 def _run_all(db: Database, statements: str) -> None:
     for statement in statements.split(";\n"):
         if statement.strip():
@@ -234,6 +242,7 @@ STEPS = (
     leases_by_person,
     known_browsers,
     taken_slates,
+    invitations_for_names,
 )
 
 

@@ -40,12 +40,15 @@ LABELER = (
     "/api/me",
     "/api/logout",
     "/api/password",
+    "/api/docs",
+    "/api/openapi.json",
 )
 OWNER = (
     "/people",
     "/api/people",
     "/api/people/",
     "/api/invites",
+    "/api/invites/",
     "/api/tokens",
     "/api/tokens/",
     "/api/webhooks",

@@ -12,6 +12,7 @@ from labeling.accounts import (
     NO_PASSWORD,
     NOBODY,
     Account,
+    Invitation,
     Patience,
     Role,
     Session,
@@ -63,43 +64,73 @@ class StoredAccounts(ProjectDatabase):
         """Everybody, the closed accounts too, in the order in which they came."""
         return [_account(row) for row in self.rows("SELECT * FROM account ORDER BY created, name")]
 
-    def invite(self, role: str, by: str, seconds: float = INVITE_SECONDS) -> str:
-        """A secret that lets one person make an account with this role. Raises UserError for an unknown role."""
+    def invite(self, role: str, by: str, seconds: float = INVITE_SECONDS, name: str = "") -> str:
+        """A secret that lets one person make an account with this role; under `name` alone, if that is given.
+
+        Whoever joins by an invitation for a name goes on with the labels that stand under it: so people keep their own
+        when labels were given before there were accounts, or come from another project. Raises UserError for an unknown
+        role, and for a name that is taken or does not fit.
+        """
         secret, now = new_secret(), time.time()
         with self.writing() as db:
-            values = [secret_id(secret), check_role(role), by, now, now + seconds]
-            db.execute("INSERT INTO invite VALUES (?, ?, ?, ?, ?, NULL)", values)
+            if name:
+                self._refuse_taken(check_name(name))
+            values = [secret_id(secret), check_role(role), by, now, now + seconds, name]
+            db.execute("INSERT INTO invite VALUES (?, ?, ?, ?, ?, NULL, ?)", values)
         return secret
+
+    def invitations(self) -> list[Invitation]:
+        """The invitations by which somebody could join now, oldest first."""
+        rows = self.rows(
+            "SELECT token AS id, role, name, created_by AS by, created, expires FROM invite "
+            "WHERE used_by IS NULL AND expires > ? ORDER BY created",
+            [time.time()],
+        )
+        return [Invitation(**row) for row in rows]
+
+    def withdraw(self, invitation_id: str) -> bool:
+        """Let nobody join by an invitation any more. Returns whether somebody could."""
+        with self.writing() as db:
+            open_ones = "token = ? AND used_by IS NULL AND expires > ?"
+            return db.execute(f"DELETE FROM invite WHERE {open_ones}", [invitation_id, time.time()]).rowcount > 0
 
     def join(self, secret: str, name: str, password: str) -> Account:
         """Make the account that an invitation is for; it can be used once.
 
-        Labels that are here already belong to whoever gave them, so nobody joins under a name that has some. Only the
-        account that begins with an owner's invitation may be: who made that one holds the project's files.
+        Labels that are here already belong to whoever gave them, so nobody joins under a name that has some, but by
+        an invitation for that name, or as the first owner: who made that one holds the project's files.
 
-        Raises NotAllowed for an invitation that is unknown, used or expired, UserError for a name that is taken or
-        does not fit and for a password that is too short.
+        Raises NotAllowed for an invitation that is unknown, used, withdrawn or expired, UserError for a name that is
+        taken, does not fit or is not the invitation's, and for a password that is too short.
         """
         check_name(name)
         self._invited_as(secret)  # before the hash: a stranger must not keep those who sign in waiting
         kept = hash_password(password)  # before the transaction: it takes a while
         now = time.time()
         with self.writing() as db:
-            role = self._invited_as(secret)
-            if self._accounts_like(name):
-                raise UserError(f"the name {name!r} is taken: choose another")
-            if self._has_labels(name) and not (role == "owner" and not self.accounts()):
-                raise UserError(f"there are labels of a {name!r} already: choose another name")
+            role, only = self._invited_as(secret)
+            if only not in ("", name):
+                raise UserError(f"this invitation is for {only!r}: join under that name, or ask for another one")
+            self._refuse_taken(name)
+            if not only and self._has_labels(name) and not (role == "owner" and not self.accounts()):
+                raise UserError(
+                    f"there are labels of a {name!r} already: choose another name, or, if they are yours, ask an owner "
+                    "for an invitation for that name"
+                )
             db.execute("INSERT INTO account VALUES (?, ?, ?, ?, NULL)", [name, role, kept, now])
             db.execute("UPDATE invite SET used_by = ? WHERE token = ?", [name, secret_id(secret)])
         return Account(name, role, now)
 
-    def _invited_as(self, secret: str) -> Role:
-        """The role that an open invitation is for. Raises NotAllowed for any other."""
+    def _invited_as(self, secret: str) -> tuple[Role, str]:
+        """The role that an open invitation is for, and the name ("": any). Raises NotAllowed for any other."""
         found = self.rows("SELECT * FROM invite WHERE token = ?", [secret_id(secret)])
         if not found or found[0]["used_by"] is not None or found[0]["expires"] < time.time():
             raise NotAllowed("this invitation was used, has expired or never was: ask for a new one")
-        return check_role(found[0]["role"])
+        return check_role(found[0]["role"]), found[0]["name"]
+
+    def _refuse_taken(self, name: str) -> None:
+        if self._accounts_like(name):
+            raise UserError(f"the name {name!r} is taken: choose another")
 
     def _accounts_like(self, name: str) -> list[Account]:
         """The accounts whose name people would take for this one."""
@@ -205,20 +236,18 @@ class StoredAccounts(ProjectDatabase):
             if not found:
                 db.execute("INSERT INTO account VALUES (?, 'labeler', ?, ?, NULL)", [name, NO_PASSWORD, time.time()])
 
-    def sessions(self, account: str) -> list[Session]:
-        """The live sessions and tokens of an account."""
+    def sessions(self) -> list[Session]:
+        """The live sessions and tokens of everybody, oldest first."""
         rows = self.rows(
-            "SELECT token AS id, account, kind, note, created, expires FROM session "
-            "WHERE account = ? AND expires > ? ORDER BY created",
-            [account, time.time()],
+            "SELECT token AS id, account, kind, note, created, expires FROM session WHERE expires > ? ORDER BY created",
+            [time.time()],
         )
         return [Session(**row) for row in rows]
 
-    def end_session(self, session_id: str, account: str) -> bool:
-        """End one of an account's sessions or tokens. Returns whether there was one."""
+    def end_session(self, session_id: str) -> bool:
+        """End a session or token. Returns whether there was one."""
         with self.writing() as db:
-            done = db.execute("DELETE FROM session WHERE token = ? AND account = ?", [session_id, account])
-        return done.rowcount > 0
+            return db.execute("DELETE FROM session WHERE token = ?", [session_id]).rowcount > 0
 
     def change_account(self, name: str, role: Role | None = None, closed: bool | None = None) -> None:
         """Give an account another role, close it (which ends its sessions) or open it again.

@@ -1,4 +1,5 @@
-// The owner's page of accounts: who there is and what each may do, and links for those who are to come.
+// The owner's page of accounts: who there is and what each may do, links for those who are to come, and
+// tokens of programs.
 
 import { button, h } from "./elements.js";
 
@@ -6,11 +7,11 @@ const ROLES = ["labeler", "reviewer", "owner"];
 const form = document.querySelector("form");
 const made = form.querySelector("output");
 const problem = document.querySelector(".problem");
-const rows = document.querySelector("tbody");
+const list = (id) => document.getElementById(id);
 
-async function ask(route, body) {
+async function ask(route, body, method = body ? "POST" : "GET") {
   const headers = { "content-type": "application/json" };
-  const reply = await fetch(`/api/${route}`, body && { method: "POST", headers, body: JSON.stringify(body) });
+  const reply = await fetch(`/api/${route}`, { method, headers, body: body && JSON.stringify(body) });
   const data = await reply.json();
   if (!reply.ok) throw new Error(data.error);
   return data;
@@ -29,8 +30,11 @@ async function act(what) {
 
 async function refresh() {
   try {
-    const [{ people }, { annotators }] = await Promise.all([ask("people"), ask("progress")]);
-    rows.replaceChildren(...people.map((person) => row(person, annotators)));
+    const asked = ["people", "progress", "invites", "tokens"].map((route) => ask(route));
+    const [{ people }, { annotators }, { invites }, { tokens }] = await Promise.all(asked);
+    list("people").replaceChildren(...people.map((person) => row(person, annotators)));
+    fill("invites", invites, invitation);
+    fill("tokens", tokens.filter(({ kind }) => kind === "token"), token);
   } catch (error) {
     problem.textContent ||= error instanceof TypeError ? "Cannot reach Prefloop: try again" : error.message;
   }
@@ -47,13 +51,33 @@ function row({ name, role, closed, script }, labels) {
     h("td", {}, script ? role : roles), h("td", {}, `${given}`), h("td", {}, switched));
 }
 
+/** Rows of a table that is there only while it has some. */
+function fill(id, things, rowOf) {
+  list(id).replaceChildren(...things.map(rowOf));
+  list(id).closest("section").hidden = !things.length;
+}
+
+const day = (seconds) => new Date(1000 * seconds).toLocaleDateString();
+
+function invitation({ id, role, name, by, expires }) {
+  const withdraw = button("Withdraw", "", () => act(() => ask(`invites/${id}`, undefined, "DELETE")), "", "", `Withdraw the invitation of ${name || `a ${role}`}`);
+  return h("tr", {}, h("th", { scope: "row" }, role), h("td", {}, name || "any"), h("td", {}, by), h("td", {}, day(expires)), h("td", {}, withdraw));
+}
+
+function token({ id, account, note, created, expires }) {
+  const end = button("End", "", () => act(() => ask(`tokens/${id}`, undefined, "DELETE")), "", "", `End the token ${note} of ${account}`);
+  return h("tr", {}, h("th", { scope: "row" }, account), h("td", {}, note), h("td", {}, day(created)), h("td", {}, day(expires)), h("td", {}, end));
+}
+
 form.addEventListener("submit", (event) => {
   event.preventDefault();
   const role = form.role.value;
+  const name = form.elements.name.value.trim(); // form.name would be the form's own name
   act(async () => {
-    const { link } = await ask("invites", { role });
+    const { link } = await ask("invites", { role, ...(name && { name }) });
     const shown = h("input", { readonly: "", value: link, "aria-label": `Link for a ${role}` });
-    made.replaceChildren(shown, ` makes one ${role}, within seven days. Send it to nobody else.`);
+    made.replaceChildren(shown, ` makes one ${role}${name && ` named ${name}`}, within seven days. Send it to nobody else.`);
+    form.elements.name.value = "";
     shown.select();
   });
 });

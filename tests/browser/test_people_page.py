@@ -68,6 +68,27 @@ def test_an_owner_invites_promotes_and_closes(site: Site, page: Page, browser: B
     expect(page.get_by_label("Role of olga")).to_have_value("owner")
 
 
+def test_an_owner_binds_and_withdraws_invitations_and_ends_tokens(site: Site, page: Page) -> None:
+    join(page, f"{site.address}/join#{site.store.invite('owner', 'test')}", "olga")
+    site.store.add_script("bot")
+    secret = site.store.open_session("bot", "token", "length bot", 1000)
+    page.goto(f"{site.address}/people")
+    tokens, invitations = page.locator("section").nth(1), page.locator("section").nth(0)
+    expect(tokens.get_by_role("row", name="bot length bot")).to_be_visible()
+    expect(invitations).to_be_hidden()
+    page.get_by_label("under the name").fill("ann")
+    page.get_by_role("button", name="Make a link").click()
+    expect(page.get_by_text("makes one labeler named ann, within seven days.")).to_be_visible()
+    expect(invitations.get_by_role("row", name="labeler ann olga")).to_be_visible()
+    assert barriers(page) == []
+    page.get_by_role("button", name="Withdraw the invitation of ann").click()
+    page.get_by_role("button", name="End the token length bot of bot").click()
+    expect(invitations).to_be_hidden()
+    expect(tokens).to_be_hidden()
+    assert site.store.invitations() == []
+    assert site.store.account_of(secret) is None
+
+
 def test_everybody_changes_their_own_password(site: Site, page: Page) -> None:
     site.store.join(site.store.invite("owner", "test"), "olga", PASSWORD)
     join(page, f"{site.address}/join#{site.store.invite('labeler', 'test')}", "lars")

@@ -127,9 +127,39 @@ def test_nobody_joins_into_the_labels_of_somebody_else(store: Store, people: dic
         body = {"invitation": secret, "name": name, "password": PASSWORD}
         reply = TestClient(api(store), base_url="http://127.0.0.1:7860").post("/api/join", json=body)
         assert reply.status_code == 422
-        assert reply.json() == {"error": f"there are labels of a {name!r} already: choose another name"}
+        assert reply.json()["error"].startswith(f"there are labels of a {name!r} already: choose another name, or")
     assert store.join(secret, "idle", PASSWORD).name == "idle"  # the refusals did not use the invitation up
     assert store.join(store.invite(role, "test"), "pairs", PASSWORD).name == "pairs"
+
+
+def test_an_invitation_for_a_name_leads_to_its_labels_and_to_nothing_else(
+    store: Store, people: dict[str, TestClient]
+) -> None:
+    label_as(store, "human:ann")
+    asked = {"role": "labeler", "name": "ann"}
+    secret = people["owner"].post("/api/invites", json=asked).json()["link"].partition("#")[2]
+    for name in ("bob", "ANN"):
+        with pytest.raises(UserError, match="this invitation is for 'ann': join under that name"):
+            store.join(secret, name, PASSWORD)
+    assert store.join(secret, "ann", PASSWORD).annotator == "human:ann"
+    again = people["owner"].post("/api/invites", json=asked)
+    assert (again.status_code, again.json()) == (409, {"error": "the name 'ann' is taken: choose another"})
+
+
+def test_an_owner_sees_and_withdraws_what_lets_others_in(store: Store, people: dict[str, TestClient]) -> None:
+    owner = people["owner"]
+    gone, kept = store.invite("reviewer", "test"), store.invite("labeler", "test", name="kim")
+    store.invite("labeler", "test", seconds=-1)
+    listed = owner.get("/api/invites").json()["invites"]
+    assert [(i["role"], i["name"], i["by"]) for i in listed] == [("reviewer", "", "test"), ("labeler", "kim", "test")]
+    assert gone not in str(listed)
+    assert owner.delete(f"/api/invites/{listed[0]['id']}").json() == {"withdrawn": True}
+    assert owner.delete(f"/api/invites/{listed[0]['id']}").json() == {"withdrawn": False}
+    with pytest.raises(NotAllowed):
+        store.join(gone, "eve", PASSWORD)
+    store.join(kept, "kim", PASSWORD)
+    assert owner.get("/api/invites").json() == {"invites": []}
+    assert [account.name for account in store.accounts()][-1] == "kim"
 
 
 def test_whoever_labelled_here_alone_goes_on_as_the_first_owner(store: Store) -> None:
@@ -265,7 +295,7 @@ def test_without_an_account_nothing_is_reached(store: Store, people: dict[str, T
 
 def test_a_labeler_reaches_labeling_and_nothing_else(people: dict[str, TestClient]) -> None:
     labeler = people["labeler"]
-    for path in ("/live", "/quality", "/gradio_api/info", "/config", "/api/people", "/api/openapi.json", "/report"):
+    for path in ("/live", "/quality", "/gradio_api/info", "/config", "/api/people", "/report"):
         reply = labeler.get(path)
         assert (reply.status_code, list(reply.json())) == (403, ["error"]), path
     page = labeler.get("/quality", headers={"accept": "text/html,*/*;q=0.8"})  # who follows a link finds the way back
@@ -282,7 +312,11 @@ def test_only_owners_look_after_people(people: dict[str, TestClient]) -> None:
             ("GET", "/api/people"),
             ("POST", "/api/people/some-owner"),
             ("POST", "/api/invites"),
+            ("GET", "/api/invites"),
+            ("DELETE", "/api/invites/x"),
+            ("GET", "/api/tokens"),
             ("POST", "/api/tokens"),
+            ("DELETE", "/api/tokens/x"),
         ):
             assert people[role].request(method, path, json={}).status_code == 403, (role, path)
     link = people["owner"].post("/api/invites", json={"role": "reviewer"}).json()["link"]
@@ -324,12 +358,14 @@ def test_a_program_labels_with_a_token_under_its_own_kind(store: Store, people: 
         ("script:bot", "judge")
     ]
     assert program.get("/api/people").status_code == 403
+    assert "GET /api/task" in program.get("/api/docs").text
+    assert "/api/task" in program.get("/api/openapi.json").json()["paths"]
     assert program.post("/api/login", json={"name": "bot", "password": "!" * 10}).status_code == 403
     clash = people["owner"].post("/api/tokens", json={"note": "x", "script": "some-labeler"})
     assert clash.status_code == 409
-    for session in store.sessions("bot"):
-        assert store.end_session(session.id, "some-owner") is False  # only one's own
-        assert store.end_session(session.id, "bot") is True
+    (token,) = (t for t in people["owner"].get("/api/tokens").json()["tokens"] if t["account"] == "bot")
+    assert (token["kind"], token["note"]) == ("token", "length bot")
+    assert people["owner"].delete(f"/api/tokens/{token['id']}").json() == {"ended": True}
     assert program.post("/api/lease", json={}).status_code == 401
 
 
