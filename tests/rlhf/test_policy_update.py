@@ -182,6 +182,16 @@ def test_recomputed_log_probabilities_are_the_policys_own_and_how_far_the_noted_
     assert metrics["sampling_mismatch"] == pytest.approx((noted.old_logp[noted.mask] - own).abs().mean().item())
 
 
+def test_the_optimiser_of_a_run_changes_nothing_where_there_is_no_gradient() -> None:
+    recipe = replace(once(GRPO), loss_kl=None)
+    policy = make_policy(load_backbone("tiny"), "full", 4)
+    learner = make_learner(policy, None, recipe)  # AdamW as it is, without a decay of weights
+    assert learner.policy_optimizer.param_groups[0]["lr"] == recipe.learning_rate
+    before = parameters(policy.model)
+    step(learner, roll(learner, [[0.5] * len(r) for r in RESPONSES]), recipe)
+    assert all(torch.equal(a, b) for a, b in zip(before, parameters(policy.model), strict=True))
+
+
 def test_the_gradient_is_clipped_to_its_norm() -> None:
     recipe = replace(once(GRPO), max_grad_norm=0.01)
     learner = make(recipe)
