@@ -170,6 +170,14 @@ def test_the_ends_of_the_ratios_are_those_of_all_steps() -> None:
         assert shifted["ratio_min"] == pytest.approx((ratio / math.exp(by)).min().item(), rel=1e-4)
 
 
+def test_what_the_update_moves_is_no_mismatch_of_the_samples() -> None:
+    recipe = replace(PLAIN, epochs=2)
+    learner = make(recipe)
+    metrics = step(learner, roll(learner, noise=0.0), recipe)
+    assert metrics["ratio_max"] > 1.001
+    assert metrics["sampling_mismatch"] == pytest.approx(0, abs=1e-5)
+
+
 # The critic's pretraining
 
 
