@@ -298,23 +298,19 @@ class Store(StoredLeases, StoredJudging, StoredRuns, StoredAccounts, StoredWebho
             return bool(self._add_label(replace(new, purpose=purpose, supersedes=replaces)))
 
     def take_back(self, client_key: str, annotator: str, k: tuple[int, int], seconds: float) -> bool:
-        """Undo the annotator's last standing label on a slate of k[0]..k[1] candidates, and make it their current one.
+        """Undo the newest of the annotator's recent labels on k[0]..k[1] candidates, and make it their current one.
 
-        The same key again changes nothing. Returns whether something was taken back now. Raises Conflict when there is
-        nothing to take back, or the key belongs to something else.
+        What can be changed can be taken back, and nothing older (see `recent`). The same key again changes nothing.
+        Returns whether something was taken back now. Raises Conflict when there is nothing to take back, or the key
+        belongs to something else.
         """
         with self.writing():
             known = self.rows("SELECT annotator, outcome FROM label WHERE client_key = ?", [client_key])
             if known == [{"annotator": annotator, "outcome": "undone"}]:
                 return False
-            last = self.rows(
-                f"SELECT answer.* FROM {ANSWERS} AS answer JOIN slate ON slate.id = slate_id "
-                "WHERE annotator = ? AND k BETWEEN ? AND ? ORDER BY answer.seq DESC LIMIT 1",
-                [annotator, *k],
-            )
-            if not last:
-                raise Conflict("there is nothing to take back")
-            old = label_of(last[0])
+            old = next((label for label in self.recent(annotator) if k[0] <= len(label.order) <= k[1]), None)
+            if old is None:
+                raise Conflict(f"there is nothing to take back: that goes for your last {REPEAT_AFTER} answers alone")
             self._add_label(
                 Label(old.slate_id, annotator, "undone", client_key, order=old.order, supersedes=old.client_key)
             )

@@ -16,7 +16,7 @@ from api_client import lease as lease_of
 from labeling.assignment import kind_of_next
 from labeling.records import Annotator, Candidate, Label, Lineage, Message, Prompt, Slate
 from labeling.settings import Settings
-from labeling.store import Lease, Store
+from labeling.store import Conflict, Lease, Store
 from labeling.stored_leases import MOST_COUNTED
 
 PAIR = (2, 2)
@@ -189,6 +189,18 @@ def test_a_repeat_that_is_taken_back_is_a_repeat_again(store: Store) -> None:
     assert again is not None
     assert (again.slate_id, again.order, again.purpose) == (lease.slate_id, lease.order, "repeat")
     assert answer(store, again).purpose == "repeat"
+
+
+def test_what_can_no_longer_be_changed_cannot_be_taken_back(store: Store) -> None:
+    store.add_slates([slate(f"s{n}") for n in range(14)])
+    done = work(store, 12)
+    for n in range(10):
+        assert store.recent("human:ann")
+        assert store.take_back(f"undo-{n}", "human:ann", PAIR, 60.0)
+    assert store.recent("human:ann") == []
+    with pytest.raises(Conflict, match="your last 10 answers alone"):
+        store.take_back("undo-10", "human:ann", PAIR, 60.0)
+    assert {label.slate_id for label in store.labels()} == {lease.slate_id for lease in done[:2]}
 
 
 def test_the_draw_hangs_on_person_and_place_alone_and_keeps_its_rates() -> None:

@@ -15,6 +15,7 @@ import pytest
 from api_client import lease
 
 from labeling.database import DATABASE
+from labeling.migrations import taken_slates
 from labeling.records import Annotator, Candidate, Label, Lineage, Message, Prompt, Slate, UserError
 from labeling.store import Conflict, Store
 
@@ -249,9 +250,8 @@ def test_what_one_skip_closed_in_an_older_project_is_open_again_and_nothing_else
     with store.writing() as db:
         db.execute("UPDATE slate SET closed = 1")
         db.execute("ALTER TABLE slate DROP COLUMN taken_until")
-        db.execute("PRAGMA user_version = 9")
-    newer = Store(store.project)
-    assert [row["closed"] for row in newer.rows("SELECT closed FROM slate ORDER BY seq")] == [0, 1, 1]
+        taken_slates(db)
+    assert [row["closed"] for row in store.rows("SELECT closed FROM slate ORDER BY seq")] == [0, 1, 1]
 
 
 def test_a_database_from_a_newer_version_is_left_alone(store):
