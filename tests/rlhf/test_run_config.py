@@ -107,6 +107,7 @@ def test_an_unknown_key_is_named_beside_those_that_are_known_there(data: dict[st
         ({"recipe": {"name": "grpo", "beta": 0, "target": 1}}, "loss_kl with beta = 0 never reaches target = 1"),
         ({"recipe": "ttrl", "reward": {"source": "rule", "rule": "brief"}}, "'majority_vote' in [recipe] asks no rule"),
         ({"recipe": {"name": "ppo", "lam": 1.5}}, "lam = 1.5: it must be a number from 0 to 1"),
+        ({"recipe": {"name": "grpo", "learning_rate": float("inf")}}, "learning_rate = inf: it must be a number > 0"),
         ({"recipe": {"name": "ppo", "whiten": 1}}, "whiten = 1: it must be true or false"),
         ({"recipe": {"name": "ppo", "target": 0}}, "target = 0: it must be a number > 0"),
         ({"recipe": {"name": "ppo", "epochs": 1.5}}, "epochs = 1.5: it must be a whole number >= 1"),
@@ -147,6 +148,19 @@ def test_every_constant_lands_where_it_belongs_or_is_refused(name: str) -> None:
         assert after.pop(key) == value
         # Nothing else has changed (NaN is not equal to itself).
         assert repr(after) == repr({k: v for k, v in before.items() if k != key})
+
+
+def test_another_stage_keeps_the_constants_that_both_have() -> None:
+    found = constants(make_recipe("dapo", {"surrogate": "dual_clipped"}))
+    assert (found["eps_low"], found["eps_high"], found["c"]) == (0.2, 0.28, 3.0)
+    found = constants(make_recipe("gspo", {"surrogate": "flipped"}))
+    assert (found["eps_low"], found["eps_high"], found["cap"]) == (3e-4, 4e-4, 3.0)
+
+
+def test_a_critic_comes_and_goes_with_the_advantage_that_needs_it() -> None:
+    assert make_recipe("grpo", {"advantage": "gae"}).critic == PPO.critic
+    assert make_recipe("vapo", {"advantage": "gae"}).critic == RECIPES["vapo"].critic  # with its pretraining
+    assert make_recipe("ppo", {"advantage": "group_centered"}).critic is None
 
 
 def test_a_recipe_is_a_value_that_constants_do_not_change() -> None:

@@ -31,7 +31,7 @@ from rlhf.logprobs import token_logprobs
 from rlhf.optimiser_step import Learner, Setting, critic_values
 from rlhf.packing import Group, pack
 from rlhf.recipes import GRPO, RECIPES, LossKL, Recipe
-from rlhf.targets import monte_carlo_returns
+from rlhf.targets import make_targets, monte_carlo_returns
 
 RATE = 0.2
 PLAIN = once(replace(GRPO, loss_kl=None))
@@ -178,7 +178,18 @@ def test_what_the_update_moves_is_no_mismatch_of_the_samples() -> None:
     assert metrics["sampling_mismatch"] == pytest.approx(0, abs=1e-5)
 
 
-# The critic's pretraining
+# The critic's figure and its pretraining
+
+
+def test_the_explained_variance_is_of_the_returns_by_the_values_at_sampling_time() -> None:
+    recipe = once(RECIPES["ppo"])
+    learner = make(recipe)
+    rollout = roll(learner)
+    returns = make_targets(rollout, recipe, learner.beta).estimate.returns
+    assert rollout.values is not None
+    assert returns is not None
+    left, whole = ((x[rollout.mask]).var(unbiased=False).item() for x in (returns - rollout.values, returns))
+    assert step(learner, rollout, recipe)["explained_variance"] == pytest.approx(1 - left / whole, rel=1e-4)
 
 
 def with_passes(passes: int) -> tuple[Recipe, Learner]:
