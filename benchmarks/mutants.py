@@ -340,4 +340,15 @@ MUTANTS: tuple[tuple[str, str, str], ...] = (
     ("recipe_options", "kept = {key: value for key, value in bound.items() if key in stage_constants(function)}", "kept = {}"),
     ("recipe_options", "and not isinstance(value, bool)\n    if not number", "\n    if not number"),
     ("recipe_options", 'CriticSettings() if recipe.needs("critic") else None', "recipe.critic"),
+    # A run's samples
+    ("language_subject", '"greedy", 1, 0.0)', '"greedy", 1, 1.0)'),
+    ("language_subject", "self.config.sampling.responses, temperature)", "self.config.sampling.responses, self.temperature)"),
+    ("language_subject", "recipe, setting = config.make_recipe(), Setting(self.temperature, budget)", "recipe, setting = config.make_recipe(), Setting(1.0, budget)"),
+    ("language_subject", "                    longest,\n                    self.temperature,", "                    longest,\n                    1.0,"),
+    ("language_subject", "stream, progress, self.temperature)", "stream, progress)"),
+    ("language_subject", "(iteration - 1 + attempt - 1) * count", "(iteration - 1) * count"),
+    ("language_subject", "        self._adapt_temperature(figures)\n", ""),
+    ("language_subject", "entropy = -(rollout.old_logp[rollout.mask])", "entropy = (rollout.old_logp[rollout.mask])"),
+    ("language_subject", 'figures.get("reward_mean")', 'figures.get("reward_mean", 0.0)'),
+    ("language_subject", 'torch_stream(self.config.seed, iteration, purpose)', 'torch_stream(self.config.seed, iteration, "sample")'),
 )  # fmt: skip

@@ -56,6 +56,7 @@ TESTS = {
     "recipe_options": ("test_run_config", "test_rewards", "test_recipes"),
     "packing": ("test_packing", "test_logprobs"),
     "reward_model": ("test_packing",),
+    "language_subject": ("test_update_figures",),
     "targets": ("test_targets", *UPDATE),
     "rollout": ("test_rewards", "test_policy_samples", *UPDATE),
     "optimiser_step": ("test_targets", *UPDATE),

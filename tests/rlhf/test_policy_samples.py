@@ -9,6 +9,7 @@ from answer_world import answers, ruled
 from by_hand import close
 
 from rlhf.answers import Answers
+from rlhf.filters import best_weighted
 from rlhf.policy_samples import Drawn, draw, gold_of_best, tempered_likelihood
 from rlhf.recipes import GRPO, RECIPES, Recipe
 
@@ -86,6 +87,15 @@ def test_the_filter_works_prompt_by_prompt() -> None:
     found = drawn(RECIPES["pf_ppo"], [answers([["aa", "bbb", "cccc"], ["d", "eeeee", "ff"]])])
     assert scores(found) == [[2.0, 4.0], [1.0, 5.0]]
     assert found.unused == 2
+
+
+def test_who_is_drawn_again_enters_again() -> None:
+    # Six draws with replacement for each prompt.
+    recipe = replace(RECIPES["pf_ppo"], samples=best_weighted)
+    found = drawn(recipe, [answers([["a", "bb", "ccc", "dddd", "eeeee", "ffffff"]] * 2)])
+    counts = [[r.count for r in g.responses] for g in found.groups]
+    assert [sum(row) for row in counts] == [6, 6]
+    assert found.unused == 12 - sum(map(len, counts)) > 0
 
 
 def test_the_greedy_response_is_rewarded_as_the_others_are() -> None:
