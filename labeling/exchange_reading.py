@@ -24,7 +24,7 @@ from labeling.exchange_lines import (
     read_responses,
 )
 from labeling.jsonl import read_array, read_objects
-from labeling.label_studio import is_label_studio, read_label_studio
+from labeling.label_studio import is_label_studio, read_label_studio, refuse_shortened
 from labeling.parquet_files import open_parquet
 from labeling.raw_files import Unit, at_line, beginning
 from labeling.records import Annotator, UserError
@@ -133,6 +133,7 @@ def _entries(
 def _form_of(line: Line) -> str:
     if is_label_studio(line):
         return "Label Studio"
+    refuse_shortened(line)
     return "Argilla" if is_argilla(line) else format_of(line)
 
 

@@ -14,6 +14,7 @@ SlateId = Annotated[str, Field(pattern=r"^slate_[0-9a-f]{16}$")]
 ClientKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{8,64}$")]
 Rank = Annotated[StrictInt, Field(ge=1, le=MAX_CANDIDATES)]
 Place = Annotated[StrictInt, Field(ge=0, lt=MAX_CANDIDATES)]
+Flag = Literal["unsafe", "broken"]
 Word = Annotated[str, Field(pattern=r"^[\w-]{1,40}$")]
 
 
@@ -47,12 +48,12 @@ class SubmitRequest(UndoRequest):
     """
 
     slate: SlateId
-    outcome: Annotated[str, Field(pattern="^(ranked|both_bad|skip)$")]
+    outcome: Literal["ranked", "both_bad", "skip"]
     ranks: Annotated[list[Rank], Field(min_length=2, max_length=MAX_CANDIDATES)] | None = None
     unranked: Annotated[list[Place], Field(max_length=MAX_CANDIDATES)] = []
     strength: Annotated[float, Field(ge=0, le=1)] | None = None
     reason: Annotated[str, Field(max_length=MAX_TEXT)] = ""
-    flags: Annotated[list[Word], Field(max_length=10)] = []
+    flags: Annotated[list[Flag], Field(max_length=10)] = []
     criteria: Annotated[dict[Word, Literal["left", "right", "tie"]], Field(max_length=20)] = {}
     seconds: Annotated[float, Field(ge=0, le=86400, allow_inf_nan=False)] | None = None
 

@@ -25,6 +25,12 @@ def is_label_studio(keys: Iterable[str]) -> bool:
     return {"data", "annotations"} <= set(keys)
 
 
+def refuse_shortened(keys: Iterable[str]) -> None:
+    """Raise UserError for what JSON-MIN makes of an annotation: one object, in which answers stand among the data."""
+    if {"annotation_id", "lead_time"} <= set(keys):
+        raise UserError("this is Label Studio's JSON-MIN, which shortens the answers: export the project again as JSON")
+
+
 def read_label_studio(task: Mapping[str, Any]) -> tuple[Entry | None, list[str]]:
     """A task as a slate with its labels, or None, and why annotations were left out.
 

@@ -91,6 +91,8 @@ def written_whole(path: Path) -> Iterator[io.BufferedWriter]:
             raw.flush()
             os.fsync(raw.fileno())
         os.replace(unfinished, target)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: cannot be written: make the folder {target.parent}, or name another place") from error
     except OSError as error:
         reason = error.strerror or error
         raise UserError(

@@ -3,8 +3,8 @@
 Gradio's events drop rapid clicks, so what must not be lost does not go through them. A label is acknowledged
 after its commit, and its client_key makes a retry harmless. Replies are blind: candidates in the order in which
 they are shown, and nothing about where they come from. A reply names two slates: the one to answer now, and the one
-after it, so that the browser can fetch its clips meanwhile; both are leased to this person. Every error reply is
-{"error": one line}; one to a page whose person is not the one who signed in says who that is, in "signed_in".
+after it, so that the browser can fetch its clips meanwhile; both are leased to this person. What is refused is said in
+one line (see `labeling.error_replies`).
 """
 
 from __future__ import annotations
@@ -20,12 +20,9 @@ from typing import Any, TypeVar
 
 import uvicorn
 from fastapi import FastAPI, HTTPException, Request
-from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.responses import JSONResponse
-from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from labeling import account_routes, clip_routes, quality_routes, run_routes, unknown_routes
+from labeling import account_routes, clip_routes, error_replies, quality_routes, run_routes, unknown_routes
 from labeling.assignment import (
     LEASE_SECONDS,
     SIZES,
@@ -36,12 +33,13 @@ from labeling.assignment import (
 )
 from labeling.blind_view import blind, in_places, sides
 from labeling.clip_routes import Clips
+from labeling.error_replies import SomebodyElse
 from labeling.group_commit import GroupCommit
 from labeling.guard import Guard, is_loopback
 from labeling.label_requests import LeaseRequest, Name, ReviseRequest, SubmitRequest, UndoRequest
 from labeling.pages import static
 from labeling.qualifying import Qualifying
-from labeling.records import Annotator, InvalidRecord, Label, Slate, UserError
+from labeling.records import Annotator, Label, Slate, UserError
 from labeling.rich_text import plain, rich
 from labeling.sign_in import SignIn
 from labeling.store import Conflict, Lease, Store
@@ -73,9 +71,7 @@ def api(store: Store, clips: Clips | None = None) -> FastAPI:
     app.add_middleware(CORSMiddleware)  # allows nobody; without one, Gradio lets every page on localhost read its own
     app.add_middleware(SignIn, store=store)
     app.add_middleware(Guard, open_to_others=store.has_accounts)
-    app.add_exception_handler(RequestValidationError, _explain_invalid)
-    app.add_exception_handler(StarletteHTTPException, _explain_http)
-    app.add_exception_handler(UserError, _explain_user_error)
+    error_replies.add_to(app)
 
     group, threads = GroupCommit(store), ThreadPoolExecutor(THREADS, "answers")
 
@@ -119,7 +115,7 @@ def api(store: Store, clips: Clips | None = None) -> FastAPI:
     def submit(answer: SubmitRequest, request: Request) -> dict[str, Any]:
         """Answer a slate that was leased. The same client_key again is the same answer."""
         person = _person(store, request, answer)
-        label_in = partial(_label, answer, person)
+        label_in = partial(_label, answer, person, store.settings().criteria)
         return reply(
             person,
             answer,
@@ -134,7 +130,7 @@ def api(store: Store, clips: Clips | None = None) -> FastAPI:
         def label_in(old: Label) -> Label:
             if old.slate_id != answer.slate:
                 raise Conflict("the answer to be changed is about another comparison")
-            return _label(answer, person, old.order)
+            return _label(answer, person, store.settings().criteria, old.order)
 
         return reply(
             person, answer, lambda: {"added": store.revise(answer.client_key, answer.replaces, person, label_in)}
@@ -192,15 +188,6 @@ def api(store: Store, clips: Clips | None = None) -> FastAPI:
     return app
 
 
-class SomebodyElse(HTTPException):
-    """The page labels as somebody else than who signed in, as happens when another tab of the browser signs in."""
-
-    def __init__(self, signed_in: str, named: str) -> None:
-        line = f"you are signed in as {signed_in}: nobody labels for somebody else, so sign in as {named} again"
-        super().__init__(403, line)
-        self.signed_in = signed_in
-
-
 def _person(store: Store, request: Request, asked: LeaseRequest) -> str:
     """The annotator that a request labels as. Raises 403 for one who is revoked, or may not decide disputes."""
     person, account = _annotator(request, asked.annotator), account_routes.account_of(request)
@@ -229,19 +216,25 @@ def _qualified(store: Store, person: str) -> str:
     return person
 
 
-def _label(answer: SubmitRequest, person: str, order: Sequence[int]) -> Label:
-    """What the answer says about the candidates, given the recorded order in which they were shown."""
+def _label(answer: SubmitRequest, person: str, asked: Sequence[str], order: Sequence[int]) -> Label:
+    """What the answer says about the candidates, given the recorded order in which they were shown.
+
+    asked: the single criteria that people are asked about. Raises HTTPException (422) for what does not fit the slate.
+    """
     if answer.ranks is not None and len(answer.ranks) != len(order):
         raise HTTPException(422, f"ranks has {len(answer.ranks)} entries for {len(order)} candidates")
     if any(place >= len(order) for place in answer.unranked):
         raise HTTPException(422, f"unranked names a place that a slate of {len(order)} candidates does not have")
     if answer.criteria and len(order) != 2:
         raise HTTPException(422, "criteria are for pairs")
+    if unknown := [name for name in answer.criteria if name not in asked]:
+        known = f"choose among {', '.join(asked)}" if asked else "this project asks about none (see GET /api/task)"
+        raise HTTPException(422, f"criteria: there is no {unknown[0]!r}: {known}")
     side = sides(order)  # a choice is of a place; in a label it is of a candidate
     return Label(
         slate_id=answer.slate,
         annotator=person,
-        outcome=answer.outcome,  # type: ignore[arg-type]
+        outcome=answer.outcome,
         client_key=answer.client_key,
         ranks=None if answer.ranks is None else ranks_of_candidates(answer.ranks, order),
         strength=answer.strength,
@@ -302,32 +295,6 @@ def _standing(store: Store, person: str, queue: Queue = "new") -> dict[str, Any]
     """How many labels this person has given, and how many slates of each mode they could still answer."""
     waiting = {mode: store.waiting(person, k, queue) for mode, k in SIZES.items()}
     return {"yours": store.given(person), "waiting": waiting}
-
-
-# Errors, each as one line
-
-
-def _error(status: int, line: str, **more: str) -> JSONResponse:
-    return JSONResponse({"error": " ".join(line.split())[:300], **more}, status)
-
-
-async def _explain_invalid(_: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"] if part != "body")
-    return _error(422, f"{where}: {first['msg']}" if where else str(first["msg"]))
-
-
-async def _explain_http(_: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, StarletteHTTPException)
-    # Told apart from other refusals, so that the page keeps an answer until its person is back.
-    more = {"signed_in": error.signed_in} if isinstance(error, SomebodyElse) else {}
-    return _error(error.status_code, str(error.detail), **more)
-
-
-async def _explain_user_error(_: Request, error: Exception) -> JSONResponse:
-    status = 409 if isinstance(error, Conflict) else 422 if isinstance(error, InvalidRecord) else 503
-    return _error(status, str(error))
 
 
 # Serving

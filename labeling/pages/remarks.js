@@ -9,6 +9,7 @@ export class Remarks {
   /** `draft` {flags, criteria, note} is written to, and `changed()` called then. `criteria`: names to ask about. */
   constructor(draft, criteria, keymap, changed) {
     this.draft = draft;
+    this.names = criteria;
     this.changed = changed;
     this.flags = Object.fromEntries(Object.entries(FLAGS).map(([flag, title]) =>
       [flag, button(title, keymap.hint(flag), () => this.toggle(flag), "quiet flag", "", `Flag as ${flag}`)]));
@@ -22,6 +23,13 @@ export class Remarks {
       this.rows.length ? h("div", { class: "criteria" }, ...this.rows) : "",
       h("div", { class: "said-more" }, ...Object.values(this.flags), this.note));
     this.refresh();
+  }
+
+  /** What is said of what can be said now: a draft, or an answer to be changed, may be older than the criteria. */
+  get said() {
+    const { flags, criteria } = this.draft;
+    const chosen = this.names.filter((name) => name in criteria).map((name) => [name, criteria[name]]);
+    return { flags: flags.filter((flag) => flag in FLAGS), criteria: Object.fromEntries(chosen) };
   }
 
   row(name) {

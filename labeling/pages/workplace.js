@@ -76,11 +76,10 @@ export class Workplace {
   give(outcome, more = {}) {
     if (!this.ready(outcome === "ranked")) return;
     this.given = true;
-    const { flags, criteria, note } = this.draft;
-    const reason = [more.why, note.trim()].filter(Boolean).join(": ");
+    const reason = [more.why, this.draft.note.trim()].filter(Boolean).join(": ");
     const seconds = Math.round(Math.min((this.told.atWork() - this.workedBefore) / 1000, 86400) * 10) / 10;
     const { why, ...said } = more;
-    this.told.answer({ slate: this.slate.slate, outcome, ranks: null, flags, criteria: this.pair ? criteria : {}, reason, seconds, ...said });
+    this.told.answer({ slate: this.slate.slate, outcome, ranks: null, ...this.remarks.said, reason, seconds, ...said });
   }
 
   clicked(place, event) {

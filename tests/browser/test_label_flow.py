@@ -224,9 +224,15 @@ def test_an_earlier_answer_is_changed_and_the_work_goes_on_where_it_was(site: Si
     shown(page, "first")
     page.get_by_label("Why, in your words").fill("a slip")
     page.keyboard.press("Escape")
+    page.get_by_role("radio").first.check()
     page.keyboard.press(key_of(page, "wrong"))
     shown(page, "second")
     page.keyboard.press("1")
+    shown(page, "third")
+    until(lambda: len(site.store.labels()) == 2)
+    assert [name for name, _ in site.store.labels()[0].criteria] == ["tone"]
+    site.store.set_settings({"criteria": ""})  # what is asked no more is said no more, and hinders no change
+    page.reload()
     shown(page, "third")
     page.keyboard.press("m")
     expect(page.get_by_role("dialog").locator("li")).to_have_count(2)
@@ -243,6 +249,7 @@ def test_an_earlier_answer_is_changed_and_the_work_goes_on_where_it_was(site: Si
     shown(page, "third")
     until(lambda: len(site.store.labels(history=True)) == 3)
     assert {("right", "better than", "wrong")} in preferred(site.store)
+    assert site.store.labels()[-1].criteria == ()
     assert site.store.labels()[-1].supersedes == site.store.labels(history=True)[0].client_key
     expect(page.locator(".count")).to_have_text("2 labels")
 

@@ -96,6 +96,14 @@ def test_label_studio_rankings(store: Store) -> None:
     assert unskipped(report) == [1]  # buckets
 
 
+def test_a_shortened_export_of_label_studio_is_named(store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "min.json"
+    row = {"id": 1, "prompt": "Tea?", "response_1": "Yes", "response_2": "No", "pref": "left", "annotator": 1}
+    path.write_text(json.dumps([{**row, "annotation_id": 5, "created_at": "2024-01-01T00:00:00Z", "lead_time": 3.2}]))
+    with pytest.raises(UserError, match=r"record 1: this is Label Studio's JSON-MIN.*export the project again as JSON"):
+        import_file(store, path)
+
+
 @pytest.mark.parametrize(
     "name", ["argilla_records.json", "argilla_flat.jsonl", "label_studio_pairwise.json", "label_studio_ranker.json"]
 )

@@ -48,6 +48,7 @@ def recent(client: TestClient, who: str = "local") -> list[dict[str, Any]]:
 
 def test_an_answer_comes_back_as_it_was_given(client, store):
     store.add_slates(slate(f"s{n}") for n in range(8))
+    store.set_settings({"criteria": "tone,facts"})
     said = {"strength": 1.0, "reason": "why", "flags": ["unsafe"], "criteria": {"tone": "left", "facts": "tie"}}
     for ranks in ([1, 2], [2, 1]) * 4:
         body = answered(client, ranks=ranks, **said)

@@ -131,6 +131,7 @@ def test_five_answers_at_once_with_one_key_are_one_label(client, store):
 
 def test_what_else_an_answer_says_is_of_candidates_and_not_of_places(client, store):
     store.add_slates(slate(f"s{n}") for n in range(12))
+    store.set_settings({"criteria": "tone,facts"})
     lease, orders = post(client, "lease")["lease"], set()
     while lease:
         said = {
@@ -171,22 +172,41 @@ def test_places_left_out_of_a_ranking_are_candidates_left_out(client, store):
 
 
 @pytest.mark.parametrize(
-    "said",
+    ("said", "culprit"),
     [
-        {"strength": 1.5},
-        {"flags": ["two words"]},
-        {"flags": ["x" * 41]},
-        {"criteria": {"tone": "first"}},
-        {"reason": "x" * 10_001},
-        {"unranked": [7]},
-        {"unranked": [0]},  # the best cannot be left out
+        ({"strength": 1.5}, "strength: Input should be less than or equal to 1 (/api/docs says"),
+        ({"flags": ["whatever"]}, "flags.0: 'whatever' is none of 'unsafe' or 'broken' (/api/docs says"),
+        ({"criteria": {"tone": "first"}}, "criteria.tone: 'first' is none of 'left', 'right' or 'tie' (/api/docs says"),
+        ({"criteria": {"bogus": "left"}}, "criteria: there is no 'bogus': choose among tone, facts"),
+        ({"reason": "x" * 10_001}, "reason: String should have at most 10000 characters (/api/docs says"),
+        ({"outcome": "better"}, "outcome: 'better' is none of 'ranked', 'both_bad' or 'skip' (/api/docs says"),
+        ({"outcome": "skip"}, "ranks are given exactly when the outcome is 'ranked' (/api/docs says"),
+        ({"opinion": "good"}, "opinion: there is no such field here (/api/docs says"),
+        ({"unranked": [7]}, "unranked names a place"),
+        ({"unranked": [0]}, "unranked"),  # the best cannot be left out
     ],
 )
-def test_what_else_an_answer_says_is_checked(client, store, said):
+def test_what_else_an_answer_says_is_checked(client, store, said, culprit):
     store.add_slates([slate("a")])
+    store.set_settings({"criteria": "tone,facts"})
     lease = post(client, "lease")["lease"]
-    assert only_error(client.post("/api/submit", json=submission(lease, [1, 2], **said)))
+    error = only_error(client.post("/api/submit", json=submission(lease, [1, 2]) | said))
+    assert error.startswith(culprit)
     assert store.labels() == []
+
+
+def test_what_a_request_lacks_is_said_and_no_password_repeated(client, store):
+    kind = {"content-type": "application/json"}
+    for body, culprit in [
+        (b'{"name": "ann"}', "password is missing (/api/docs says"),
+        (b'{"name": "ann", "password": "' + b"x" * 1025 + b'"}', "password: String should have at most 1024"),
+        (b"{", "the body is no JSON: send an object"),
+        (b"", "the body is missing (/api/docs says"),
+    ]:
+        reply = client.post("/api/login", content=body, headers=kind)
+        assert reply.status_code == 422
+        assert only_error(reply).startswith(culprit)
+        assert "xxx" not in reply.text
 
 
 def test_two_open_pages_cannot_answer_one_lease_twice(client, store):
@@ -502,7 +522,7 @@ def test_the_api_can_be_read_by_people(store: Store) -> None:
         "<code>POST /api/submit</code>",
         "Answer a slate that was leased.",
         "strength: of a pair, from 0 (about",
-        "<td><code>outcome</code></td><td>string, like ^(ranked|both_bad|skip)$</td><td>needed</td>",
+        "<td><code>outcome</code></td><td>&quot;ranked&quot; or &quot;both_bad&quot; or &quot;skip&quot;</td>",
         "<td><code>mode</code></td><td>&quot;pairs&quot; or &quot;rankings&quot;</td><td>else pairs</td>",
         "<td><code>ranks</code></td><td>list of integer, ≥ 1, ≤ 9 or null</td><td></td>",
         "<code>POST /api/people/{name}</code>",
