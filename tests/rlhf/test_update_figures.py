@@ -18,12 +18,12 @@ from rlhf.shaping import adapt_temperature
 
 @dataclass(frozen=True)
 class Drawn:
-    """One call for samples: to which prompts, how many to each, at which temperature, and what came."""
+    """One call for samples: to which prompts, how many to each, at which temperature, from which stream."""
 
     prompts: tuple[str, ...]
     each: int
     temperature: float | None
-    texts: list[list[str]]
+    stream: int
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Drawn]:
     def answer(*args: Any, **options: Any) -> Answers:
         found = real(*args, **options)
         temperature = args[7] if len(args) > 7 else options.get("temperature")
-        seen.append(Drawn(tuple(p.id for p in found.prompts), args[2], temperature, found.texts))
+        seen.append(Drawn(tuple(p.id for p in found.prompts), args[2], temperature, args[5].initial_seed()))
         return found
 
     monkeypatch.setattr(language_subject, "answer", answer)
@@ -85,7 +85,7 @@ def test_aepo_samples_hotter_below_its_target_and_colder_above(
     assert figures["tempered_temperature"] == temperature
     first, tempered = calls
     assert (tempered.prompts, tempered.each, tempered.temperature) == (first.prompts[:3], 4, temperature)
-    assert tempered.texts != first.texts[:3]
+    assert tempered.stream != first.stream
     # Paid by gold itself, the best by reward is the best.
     assert row["proxy_train"] == row["gold_train"] == pytest.approx(figures["reward_mean"])
     assert figures["gold_of_best"] > figures["reward_mean"]
@@ -117,3 +117,4 @@ def test_groups_without_contrast_are_replaced_by_other_prompts_until_the_attempt
     assert [(len(c.prompts), c.each, c.temperature) for c in calls[1:]] == [(3, 4, 1.0)] * 2
     drawn = [*calls[0].prompts[:3], *(p for c in calls[1:] for p in c.prompts)]
     assert len(set(drawn)) == 9
+    assert len({c.stream for c in calls}) == 3
