@@ -1,9 +1,9 @@
 """What judging reports of a real small model that is known to follow the place: `python benchmarks/real_judge.py`.
 
 SmolLM2-135M-Instruct behind a real server (llama.cpp by xllamacpp, on loopback) judges 24 pairs of a right and a wrong
-answer by the rubric `concise`, in both orders, by schema and from token probabilities; and the same answers in threes, a
-right one and two wrong ones, as rankings in three orders. Printed: what its ledger shows of it, and what became of its
-labels. Needs the packages of `make test`.
+answer by the rubric `concise`, in both orders, by schema and from token probabilities; and then a right answer and two
+wrong ones, as rankings in three orders. Printed: what its ledger shows of it, and what became of its labels. Needs the
+packages of `make test`.
 """
 
 from __future__ import annotations
