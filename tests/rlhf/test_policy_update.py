@@ -174,6 +174,8 @@ def test_beta_adapts_to_the_kl_of_the_samples() -> None:
 @pytest.mark.parametrize("budget", [WHOLE, CUT])
 def test_recomputed_log_probabilities_are_the_policys_own_and_how_far_the_noted_were_off_is_told(budget: int) -> None:
     learner = make(once(GRPO))
+    with torch.no_grad():  # its own, and not those of the reference
+        learner.policy.model.get_decoder().embed_tokens.weight.mul_(1.5)
     noted, rollout = roll(learner), roll(learner, budget=budget, recompute=True)
     own = all_logps(learner.policy, learner.policy.model)
     torch.testing.assert_close(rollout.old_logp[rollout.mask], own, atol=1e-5, rtol=0)
