@@ -135,8 +135,12 @@ def _run(
         trusted.update(trust)
         return slates_so_far
 
+    noise = config.reward_model.label_noise if is_agent(config) else 0.0  # of whoever says none, as the fit takes it
+
     def trust(annotators: Collection[str]) -> list[dict[str, Any]]:
-        return [{**asdict(trusted[name]), "rubric": rubrics.get(name, "")} for name in sorted(annotators)]
+        counted = {name: asdict(trusted[name]) for name in sorted(annotators)}
+        rubric = rubrics.get
+        return [{**t, "flip_rate": t["flip_rate"] or noise, "rubric": rubric(n, "")} for n, t in counted.items()]
 
     def kind_of(annotator: str) -> str:
         return store.annotators()[annotator].kind

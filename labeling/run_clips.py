@@ -28,9 +28,11 @@ def goal(view: RunView, labels: Sequence[HumanLabel]) -> str:
     told_last = [int(point.y) for point in series(view.iterations, "labels")[-1:]]
     given = max([sum(label.ours for label in labels), *told_last])
     accuracy = series(view.fits, "heldout_accuracy")
+    pairs = number(view.fits[int(accuracy[-1].x)], "heldout_pairs") if accuracy else None
+    so_many = "" if pairs is None else f" ({plain(int(pairs))} so far)"
     facts = (
         (plain(given), "labels given so far"),
-        (f"{100 * accuracy[-1].y:.0f} %" if accuracy else "–", "of held-out comparisons predicted rightly"),
+        (f"{100 * accuracy[-1].y:.0f} %" if accuracy else "–", f"of held-out comparisons{so_many} predicted rightly"),
     )
     boxes = "".join(f"<div><b>{value}</b><span>{name}</span></div>" for value, name in facts)
     return (

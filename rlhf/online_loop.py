@@ -116,7 +116,7 @@ class Subject(Protocol):
         """Make what this iteration asks about (`asked` slates, `held` of them held out) and learns from."""
 
     def slates(self, iteration: int, asked: int, held: int, reward_model: str) -> Sequence[Slate]:
-        """That many slates to ask about, held-out ones first. reward_model: its version, empty before the first fit."""
+        """That many slates to ask about, on either split. reward_model: its version, empty before the first fit."""
 
     def begin_fit(
         self, iteration: int, chosen: Sequence[LabeledSlate], afresh: bool, progress: Progress

@@ -30,7 +30,7 @@ first_slates = 20
 heldout_share = 0.25
 humans = {humans}
 [labels.oracle]
-flip_rate = 0.2
+flip_rate = 0
 [reward_model]
 updates = 5
 first_updates = 10
@@ -70,6 +70,7 @@ def test_a_run_is_stopped_goes_on_and_is_told(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "prefloop.sqlite")) as db:
         told = db.execute("SELECT iteration FROM run_event WHERE kind = 'iteration' ORDER BY seq").fetchall()
         about = json.loads(db.execute("SELECT data FROM run_event WHERE kind = 'run'").fetchone()[0])
+        fit = json.loads(db.execute("SELECT data FROM run_event WHERE kind = 'fit'").fetchone()[0])
         clips = db.execute(
             "SELECT count(DISTINCT clip) FROM candidate WHERE clip IN (SELECT id FROM segment)"
         ).fetchone()
@@ -80,6 +81,7 @@ def test_a_run_is_stopped_goes_on_and_is_told(tmp_path: Path) -> None:
         ).fetchall()
     assert [n for (n,) in told] == list(range(1, done + 2))
     assert (about["environment"], about["guide"], about["recipe"]) == ("Pendulum-v1", "Up is good.", "ppo")
+    assert [t["flip_rate"] for t in fit["trust"]] == [0.1]  # label_noise, as the annotator declares none
     assert clips[0] >= 40  # 20 slates of two in the first iteration alone
     assert fitted[0] == 15  # a quarter of them is held out
     assert splits == [("train",)]  # what is held out never teaches

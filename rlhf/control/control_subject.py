@@ -83,7 +83,12 @@ class ControlSubject:
                 self.recent[0] = explore(self.environment, steps, self.config.seed)
 
     def slates(self, iteration: int, asked: int, held: int, reward_model: str) -> list[Slate]:
-        """The best of a pool of random slates, by the selector; held-out ones are always random."""
+        """The best of a pool of random slates, by the selector; held-out ones are always random.
+
+        They come mixed: whoever answers only some of them answers held-out ones at their share, so that the reward
+        model is measured by people from the beginning, and those by chance at theirs. Raises UserError where nothing
+        can be compared at all.
+        """
         labels, made = self.config.labels, []
         splits: tuple[tuple[Split, int, str], ...] = (("heldout", held, "random"), ("train", asked, labels.selector))
         for split, count, selector in splits:
@@ -93,7 +98,17 @@ class ControlSubject:
             rates = self._disagreement(groups) if groups and selector == "disagreement" and reward_model else []
             for contest in choose_contests(len(groups), rates, count, labels.random_share, chance):
                 made.append(self._slate(split, groups[contest.number], contest, iteration, reward_model))
-        return list({slate.id: slate for slate in made}.values())
+        mixed = list({slate.id: slate for slate in made}.values())
+        if iteration == 1 and not any(slate.prompt.split == "train" for slate in mixed):
+            done = [len(e) for kept in self.recent.values() for e in kept]
+            name = self.config.environment.id
+            raise UserError(
+                f"no two clips of segments.length = {self.config.segments.length} steps can be cut from what was "
+                f"done at random in {name} ({len(done)} episodes of at most {max(done)} steps): "
+                "shorten the clips, or raise agent.steps"
+            )
+        python_stream(self.config.seed, iteration, "order").shuffle(mixed)
+        return mixed
 
     def _pool(self, split: Split, count: int, iteration: int) -> list[list[Segment]]:
         """`count` groups of different segments, their sizes as the run file asks in turn."""

@@ -61,7 +61,7 @@ def test_the_goal_is_told_with_labels_and_accuracy() -> None:
     assert "Which one flips better?" in goal
     assert GUIDE in goal
     assert "<b>30</b><span>labels given so far" in goal
-    assert "<b>80 %</b><span>of held-out comparisons predicted rightly" in goal  # 0.5 + 3 · 0.1
+    assert "<b>80 %</b><span>of held-out comparisons (12 so far) predicted rightly" in goal  # 0.5 + 3 · 0.1
 
 
 def test_the_newest_clip_is_large_and_plays_and_the_others_wait() -> None:

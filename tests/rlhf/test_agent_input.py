@@ -6,6 +6,7 @@ import json
 import re
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from rlhf.control.control_subject import make_control_subject
 from rlhf.control.descriptions import describe
 from rlhf.control.environments import PROBE_STEPS, check, make
 from rlhf.control.segment_model import SegmentModel
+from rlhf.online_loop import phase
 
 VECTOR = spaces.Box(-1, 1, (2,), np.float32)
 OBSERVATIONS: dict[str, spaces.Space] = {
@@ -67,10 +69,12 @@ class Strange(gym.Env):
         value: Any = float("nan"),
         pay: Any = 0.0,
         fails: bool = False,
+        cut: int = 1000,
         render_mode: str | None = None,
     ) -> None:
         self.observation_space, self.action_space = OBSERVATIONS[seen], ACTIONS[acts]
         self.breaks, self.value, self.pay, self.render_mode = breaks, value, pay, render_mode
+        self.cut, self.done = cut, 0
         if fails:
             raise RuntimeError("no such\nplace")
 
@@ -87,11 +91,13 @@ class Strange(gym.Env):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         super().reset(seed=seed)
         self.observation_space.seed(seed)
+        self.done = 0
         return self.observe(), {}
 
     def step(self, action: Any) -> Any:
         assert self.action_space.contains(action), action
-        return self.observe(), self.pay, False, False, {}
+        self.done += 1
+        return self.observe(), self.pay, False, self.done >= self.cut, {}
 
 
 @pytest.fixture(autouse=True)
@@ -236,6 +242,26 @@ def test_with_its_encoder_it_works(seen: str, encoder: str, size: int) -> None:
     env = make(environment)
     assert env.observation_space.shape == (size,)
     assert np.asarray(env.reset(seed=0)[0]).shape == (size,)
+
+
+def test_episodes_that_are_cut_short_by_the_environment_itself_have_no_room_for_a_clip(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        run_agent(run_file(environment={"options": {"cut": 4}}), tmp_path, ControlWorld(0))
+    message = one_line(caught)
+    assert "no two clips of segments.length = 5 steps" in message
+    assert "episodes of at most 4 steps" in message
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_who_answers_half_of_what_is_asked_answers_held_out_slates_too(seed: int) -> None:
+    config = run_file(seed=seed, labels={"slates": 24, "heldout_share": 0.5, "humans": True})
+    subject = make_control_subject(config, ControlWorld(0), Here())
+    subject.sample(1, 12, 12, partial(phase, ControlWorld(0).surroundings(), 1))
+    splits = [slate.prompt.split for slate in subject.slates(1, 12, 12, "")]
+    subject.close()
+    assert splits.count("heldout") == splits.count("train") == 12
+    for half in (splits[:12], splits[12:]):
+        assert half.count("heldout") >= 2  # of 12 drawn from 24, fewer have a chance of one in a thousand
 
 
 def test_a_wide_observation_is_described_at_once() -> None:
