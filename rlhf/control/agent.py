@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from gymnasium import spaces
@@ -26,6 +28,10 @@ from rlhf.random_streams import stream_seed
 ALGORITHMS: Mapping[str, type[BaseAlgorithm]] = {"ppo": PPO, "sac": SAC}
 # By the type of an option's default: what else it may be. The algorithms themselves take anything until they use it.
 KINDS: Mapping[type, tuple[type, ...]] = {bool: (bool,), int: (int,), float: (float, int)}
+# What the algorithms take without a word, and cannot train with.
+SHARES = {"gamma", "gae_lambda", "tau"}
+COUNTS = {"n_epochs", "buffer_size"}
+AMOUNTS = {"learning_rate", "clip_range", "max_grad_norm", "target_kl"}
 OURS = {"policy", "env", "verbose", "seed", "device", "tensorboard_log", "_init_setup_model", "policy_kwargs"}
 
 
@@ -68,6 +74,8 @@ def make_algorithm(config: AgentConfig, environments: VecEnv, seed: int) -> Base
         default = parameters[key].default
         if type(default) in KINDS and type(value) not in KINDS[type(default)]:
             raise UserError(f"agent.options.{key} = {value!r} does not fit: give a value such as {default!r}")
+        if allowed := _allowed(key, value):
+            raise UserError(f"agent.options.{key} = {value!r} does not fit: it must be {allowed}")
     if config.algorithm == "sac" and not isinstance(environments.action_space, spaces.Box):
         raise UserError(
             f'agent.algorithm = "sac" needs actions that are vectors, not {environments.action_space}: use "ppo"'
@@ -87,6 +95,18 @@ def make_algorithm(config: AgentConfig, environments: VecEnv, seed: int) -> Base
         ) from error
     made.set_logger(Logger(None, []))  # its own would leave an empty folder behind for each piece of training
     return made
+
+
+def _allowed(key: str, value: Any) -> str:
+    """What an option must be, in words, if it is not; otherwise nothing."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if key in SHARES and not (number and 0 <= value <= 1):
+        return "from 0 to 1"
+    if key in COUNTS and not (number and value >= 1):
+        return "at least 1"
+    if key in AMOUNTS and not (number and 0 < value < math.inf):
+        return "a number above 0"
+    return ""
 
 
 def _episode_seeds(*name: object) -> Callable[[int], int]:
@@ -115,12 +135,22 @@ def learn(
 ) -> tuple[list[Episode], dict[str, float]]:
     """Train for `steps` environment steps. Returns the episodes so far unseen (the last unfinished), and figures.
 
-    All chance in it follows from the seed and the iteration, so a resumed run draws the same.
+    All chance in it follows from the seed and the iteration, so a resumed run draws the same. Raises UserError when the
+    algorithm fails, as it does once its numbers have grown beyond all bounds.
     """
     model = agent.model
     model.set_random_seed(stream_seed(seed, iteration, "update") % 2**32)
     before, began = model.num_timesteps, time.monotonic()
-    model.learn(steps, callback=_Progress(on_step, steps), reset_num_timesteps=False, log_interval=None)  # type: ignore[arg-type]
+    try:
+        model.learn(steps, callback=_Progress(on_step, steps), reset_num_timesteps=False, log_interval=None)  # type: ignore[arg-type]
+    except UserError:
+        raise
+    except Exception as error:
+        why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise UserError(
+            f"the agent's training failed in iteration {iteration} ({why}): "
+            "change agent.options, such as the learning rate"
+        ) from error
     done = model.num_timesteps - before
     ended = [episode for recorder in agent.recorders for episode in recorder.take_finished()]
     lengths = [len(e) for e in ended]

@@ -333,6 +333,13 @@ def test_nan_in_the_middle_of_training_ends_it_with_one_line(algorithm: str) -> 
         ({"options": {"n_epochs": 2.5}}, ["agent.options.n_epochs = 2.5", "10"]),
         ({"options": {"use_sde": 1}}, ["agent.options.use_sde = 1", "False"]),
         ({"options": {"learning_rate": [1]}}, ["agent.options.learning_rate = [1]", "0.0003"]),
+        ({"options": {"gamma": 5.0}}, ["agent.options.gamma = 5.0", "from 0 to 1"]),
+        ({"options": {"gae_lambda": float("nan")}}, ["agent.options.gae_lambda = nan", "from 0 to 1"]),
+        ({"algorithm": "sac", "options": {"tau": -0.1}}, ["agent.options.tau = -0.1", "from 0 to 1"]),
+        ({"options": {"n_epochs": 0}}, ["agent.options.n_epochs = 0", "at least 1"]),
+        ({"options": {"target_kl": "x"}}, ["agent.options.target_kl = 'x'", "above 0"]),
+        ({"options": {"clip_range": -0.2}}, ["agent.options.clip_range = -0.2", "above 0"]),
+        ({"options": {"learning_rate": float("inf")}}, ["agent.options.learning_rate = inf", "above 0"]),
         ({"algorithm": "sac", "options": {"ent_coef": "high"}}, ["agent.options", "high"]),
         ({"options": {"n_epochs": 1, "batch_size": 1}}, ["agent.options"]),
     ],
@@ -342,6 +349,22 @@ def test_options_that_the_algorithm_does_not_have(agent: dict[str, Any], words: 
     message = refused(run_file(environment={"options": {"acts": acts}}, agent={"parallel": 1, "steps": 2048, **agent}))
     for word in words:
         assert word in message
+
+
+def test_training_that_blows_up_ends_with_one_line() -> None:
+    config = run_file(
+        environment={"options": {"acts": "vector"}},
+        agent={
+            "steps": 64,
+            "parallel": 1,
+            "network": [4],
+            "options": {"n_steps": 32, "batch_size": 32, "learning_rate": 1e30},
+        },
+    )
+    agent = make_agent(config.agent, spec(config.environment), SegmentModel(4), 0)
+    with pytest.raises(UserError) as caught:
+        learn(agent, 64, 0, 1)
+    assert "the agent's training failed in iteration 1 (" in one_line(caught)
 
 
 def test_ppo_learns_from_whole_rollouts() -> None:
