@@ -56,7 +56,7 @@ class ClipLabelConfig(LabelConfig):
 
 @dataclass(frozen=True, config=STRICT)
 class SegmentRewardConfig:
-    """The reward model: an ensemble of `members` networks of two layers of `hidden` units on (s, a).
+    """The reward model: an ensemble of `members` networks of two layers of `hidden` units on (s, a) and its squares.
 
     aggregation: how a segment's steps make its score. label_noise: ε of every annotator that says none itself: P' =
     (1−ε)P + ε/2. updates: steps of Adam in each refit, on `slates_per_step` slates; the first takes `first_updates`.

@@ -1,7 +1,9 @@
 """The reward model of an agent: an ensemble on (s, a) whose step rewards are aggregated to the score of a segment.
 
-Each member is a small network r(s, a). How the steps of a segment make its score is a value, AGG (see AGGREGATIONS);
-under each of them the score of a single step is r(s, a) itself, which is what the agent is rewarded with.
+Each member is `r(s, a) = u·φ + net(φ)`, φ the features of a step and their squares: what control costs is mostly
+squares (distance from a target, speed, effort), and the direct term learns those from few labels. How the steps of a
+segment make its score is a value, AGG (see AGGREGATIONS); under each of them the score of a single step is r(s, a)
+itself, which is what the agent is rewarded with.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from torch.nn.functional import leaky_relu
 from rlhf.control.control_config import Aggregation
 
 ATTENTION_WIDTH = 32
+FAR = 3.0  # in units of a feature: the square of what is further off is that of this
 
 
 @dataclass(frozen=True)
@@ -79,8 +82,10 @@ class SegmentModel(nn.Module):
         super().__init__()
         self.aggregator = AGGREGATIONS[aggregation]
         outputs = 2 if self.aggregator.attends == "steps" else 1
-        sizes = (features, hidden, hidden, outputs)
+        sizes = (2 * features, hidden, hidden, outputs)
         self.layers = nn.ModuleList(MemberLinear(members, a, b) for a, b in pairwise(sizes))
+        self.direct = MemberLinear(members, 2 * features, outputs)
+        nn.init.zeros_(self.direct.weight)
         self.attention = nn.ModuleList(
             SegmentAttention(features) for _ in range(members if self.aggregator.attends == "segments" else 0)
         )
@@ -99,10 +104,11 @@ class SegmentModel(nn.Module):
         return len(self.mean)
 
     def _outputs(self, steps: Tensor) -> Tensor:
-        x = ((steps - self.feature_mean) / self.feature_std).expand(self.members, *steps.shape)
+        unit = (steps - self.feature_mean) / self.feature_std
+        x = both = torch.cat([unit, unit.clamp(-FAR, FAR).square()], -1).expand(self.members, -1, -1)
         for layer in self.layers[:-1]:
             x = leaky_relu(layer(x), 0.01)
-        return self.layers[-1](x)
+        return self.layers[-1](x) + self.direct(both)
 
     def step_rewards(self, steps: Tensor) -> Tensor:
         """(M, B) raw reward of each of B steps, (B, F), by each member."""

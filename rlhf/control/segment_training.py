@@ -155,8 +155,8 @@ def _in_and_out(model: SegmentModel, steps: Tensor, mask: Tensor, batches: _Batc
 @torch.no_grad()
 def _decay(model: SegmentModel, amount: Tensor) -> None:
     """Shrink the weights (not the biases) of each member by its own share."""
-    for layer in model.layers:
-        layer.weight.mul_((1 - amount)[:, None, None])  # type: ignore[operator]
+    for layer in (*model.layers, model.direct):
+        layer.weight.mul_((1 - amount)[:, None, None])
     for attend, share in zip(model.attention, amount.tolist(), strict=False):
         for parameter in attend.parameters():
             if parameter.ndim > 1:

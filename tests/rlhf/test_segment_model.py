@@ -24,6 +24,7 @@ def lines(aggregation: str) -> SegmentModel:
     for layer in (first, second):
         layer.weight.data.fill_(1)
         layer.bias.data.zero_()
+    first.weight.data[:, 1] = 0  # the square
     out.weight.data[:, 0, 0] = torch.tensor([1.0, 2.0])
     out.bias.data[:, 0, 0] = torch.tensor([0.0, 1.0])
     if out.weight.shape[2] == 2:
@@ -152,6 +153,18 @@ def test_members_know_nothing_of_each_other(aggregation: str) -> None:
         assert any(got) == (number == 1)
     rewards = SegmentModel(4, 3, 8, aggregation).step_rewards(torch.randn(50, 4))  # type: ignore[arg-type]
     assert torch.corrcoef(rewards).triu(1).max() < 0.99  # nor do they begin alike
+
+
+def test_the_direct_term_by_hand() -> None:
+    model = lines("sum")
+    model.feature_mean.fill_(-1.0)
+    model.feature_std.fill_(0.5)
+    model.direct.weight.data[:, :, 0] = torch.tensor([[0.5, 0.25], [0.0, -1.0]])
+    model.direct.bias.data[:, 0, 0] = torch.tensor([0.0, 10.0])
+    # x = (1 + 1)/0.5 = 4: r_0 = 4 + 0.5·4 + 0.25·9 and r_1 = 9 − 9 + 10, for a square is that of 3 at most.
+    assert model.step_rewards(torch.tensor([[1.0]]))[:, 0].tolist() == [8.25, 10.0]
+    model.layers[0].weight.data[:, 1] = 1.0  # the network sees the square too: r_0 = 13 + 4.25, r_1 = 2·13 + 1 + 1
+    assert model.step_rewards(torch.tensor([[1.0]]))[:, 0].tolist() == [17.25, 28.0]
 
 
 def test_inputs_enter_in_their_own_unit() -> None:

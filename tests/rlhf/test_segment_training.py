@@ -188,24 +188,28 @@ def test_a_fit_leaves_the_model_as_it_is_and_gives_the_same_again(aggregation: s
 
 
 def planted(seed: int, slates: int, labels: str = "true", split: str = "train", lengths: Sequence[int] = (LENGTH,)):
-    """Pairs of random segments; the one with the larger Σ_t w·x_t is preferred (w the same for train and test)."""
+    """Pairs of random segments; the one with the larger Σ_t w·x_t is preferred (w the same for train and test).
+
+    labels: "cost" prefers the smaller Σ_t |x_t|².
+    """
     truth = np.random.default_rng(seed).normal(size=FEATURES)
     chance = np.random.default_rng([seed, len(split)])
     made = []
     for n in range(slates):
         group = [chance.normal(size=(int(chance.choice(lengths)), FEATURES)).astype(np.float32) for _ in range(2)]
         first = float((group[0] @ truth).sum() > (group[1] @ truth).sum())
-        p = {"true": first, "flipped": 1 - first, "random": float(chance.random() < 0.5)}[labels]
+        cheaper = float((group[0] ** 2).sum() < (group[1] ** 2).sum())
+        p = {"true": first, "cost": cheaper, "flipped": 1 - first, "random": float(chance.random() < 0.5)}[labels]
         made.append((f"{split}{n}", group, [Preference(f"{split}{n}", 0, 1, p)]))
     return gather(made)
 
 
-def accuracy(seed: int, labels: str) -> float:
-    """Share of 300 unseen pairs in which a model fitted to 300 others puts the truly better one first."""
+def accuracy(seed: int, labels: str, slates: int = 300, truth: str = "true") -> float:
+    """Share of 300 unseen pairs in which a model fitted to so many others puts the truly better one first."""
     model = model_of(features=FEATURES)
-    fitted = fit_segments(model, planted(seed, 300, labels), (0.01,) * 3, fit(300, seed))
+    fitted = fit_segments(model, planted(seed, slates, labels), (0.01,) * 3, fit(300, seed))
     model.load_state_dict(fitted.state)
-    test = planted(seed, 300, split="heldout")
+    test = planted(seed, 300, truth, "heldout")
     with torch.no_grad():
         scores = model.scores(torch.from_numpy(test.steps), torch.from_numpy(test.mask)).mean(0)
     better = torch.tensor([p.p == 1 for _, (p,) in test.slates])
@@ -215,6 +219,11 @@ def accuracy(seed: int, labels: str) -> float:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_planted_reward_is_learned_from_pairs(seed: int) -> None:
     assert accuracy(seed, "true") > 0.85
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_cost_of_squares_is_learned_from_few_pairs(seed: int) -> None:
+    assert accuracy(seed, "cost", slates=80, truth="cost") > 0.8
 
 
 @pytest.mark.parametrize("seed", SEEDS)
