@@ -82,7 +82,7 @@ class Endpoint:
     max_retries: Annotated[int, Field(ge=0, le=20)] = 4
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
     samples: Annotated[int, Field(ge=1, le=100)] = 1
-    max_tokens: Annotated[int, Field(ge=1)] = SHORT_REPLY
+    max_tokens: Annotated[int, Field(ge=1, le=1 << 31)] = SHORT_REPLY
     n: bool = False
     seed: bool = True
     logprobs: bool = True

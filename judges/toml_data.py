@@ -11,11 +11,9 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from labeling.records import UserError
+from labeling.toml_values import echoed, parsed_toml
 
 T = TypeVar("T")
-LONGEST_SHOWN = 80
-
-
 FENCE = "+++"  # the line before and the line after the TOML at the top of a Markdown file
 
 
@@ -51,7 +49,7 @@ def _text(path: Path) -> str:
 
 def _parsed(text: str, path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(text)
+        return parsed_toml(text)
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{path}: is not valid TOML: {error}") from error
 
@@ -85,9 +83,7 @@ def _explain(error: ValidationError, known: str) -> str:
         case "union_tag_not_found":
             return f"{key}.kind is missing: add it"
         case "union_tag_invalid":
-            return f"{key}.kind = {context['tag']!r}: must be one of {context['expected_tags']}"
+            return f"{key}.kind = {echoed(context['tag'])}: must be one of {context['expected_tags']}"
         case "value_error":
             return f"{key}: {context['error']}"
-    value = repr(first["input"])
-    shown = value if len(value) <= LONGEST_SHOWN else f"{value[: LONGEST_SHOWN - 1]}…"
-    return f"{key} = {shown}: {first['msg'][:1].lower()}{first['msg'][1:]}"
+    return f"{key} = {echoed(first['input'])}: {first['msg'][:1].lower()}{first['msg'][1:]}"

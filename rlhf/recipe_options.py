@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import partial
 from typing import Any
 
 from labeling.records import UserError
+from labeling.toml_values import echoed
 from rlhf.auxiliary import PositiveTerm, PretrainingTerm, TemperedTerm
 from rlhf.majority import EXTRACTORS
 from rlhf.recipes import ESTIMATORS, RECIPES, STAGES, CriticSettings, LossKL, Recipe, RewardKL, stage_function
@@ -55,8 +57,10 @@ class Bounds:
         return f"{'>=' if self.closed else '>'} {self.low:g}" if self.low > -math.inf else "of any size"
 
     def hold(self, value: float) -> bool:
-        """Whether a finite value is inside."""
-        return (self.low <= value if self.closed else self.low < value) and value <= self.high and abs(value) < math.inf
+        """Whether a finite value is inside; a whole number that no float can hold is not finite."""
+        if abs(value) > sys.float_info.max:
+            return False
+        return (self.low <= value if self.closed else self.low < value) and value <= self.high
 
 
 BOUNDS: Mapping[str, Bounds] = {
@@ -83,13 +87,13 @@ def make_recipe(name: str, options: Mapping[str, Any]) -> Recipe:
     constant can have.
     """
     if name not in RECIPES:
-        raise UserError(f"there is no recipe {name!r}: choose one of {', '.join(RECIPES)}")
+        raise UserError(f"there is no recipe {echoed(name)}: choose one of {', '.join(RECIPES)}")
     recipe = RECIPES[name]
     known = {*STAGES, *PARTS, *PLAIN, *all_constants()}
     for key in options:
         if key not in known:
             own = ", ".join([*STAGES, *PARTS, *constants(recipe)])
-            raise UserError(f"recipe {name!r} has no constant {key!r}: choose among {own}")
+            raise UserError(f"recipe {name!r} has no constant {echoed(key)}: choose among {own}")
     for kind in STAGES:
         if kind in options:
             stage: Any = _stage(kind, options[kind], getattr(recipe, kind))
@@ -148,7 +152,7 @@ def all_constants() -> set[str]:
 
 def _stage(kind: str, name: Any, before: Callable[..., Any]) -> Callable[..., Any]:
     if not isinstance(name, str) or name not in STAGES[kind]:
-        raise UserError(f"there is no {kind} {name!r}: choose one of {', '.join(STAGES[kind])}")
+        raise UserError(f"there is no {kind} {echoed(name)}: choose one of {', '.join(STAGES[kind])}")
     function = STAGES[kind][name]
     bound = before.keywords if isinstance(before, partial) else {}
     kept = {key: value for key, value in bound.items() if key in stage_constants(function)}
@@ -157,7 +161,7 @@ def _stage(kind: str, name: Any, before: Callable[..., Any]) -> Callable[..., An
 
 def _part(key: str, wanted: Any, before: Any) -> Any:
     if not isinstance(wanted, bool):
-        raise UserError(f"{key} = {wanted!r}: true gives the recipe this part, false takes it away")
+        raise UserError(f"{key} = {echoed(wanted)}: true gives the recipe this part, false takes it away")
     return (before or PARTS[key]()) if wanted else None
 
 
@@ -185,17 +189,17 @@ def _with_constant(recipe: Recipe, key: str, value: Any) -> Recipe:
 def _checked_value(key: str, value: Any, default: Any) -> Any:
     if key in CHOICES:
         if value not in CHOICES[key]:
-            raise UserError(f"{key} = {value!r}: choose one of {', '.join(CHOICES[key])}")
+            raise UserError(f"{key} = {echoed(value)}: choose one of {', '.join(CHOICES[key])}")
         return ESTIMATORS[value] if key == "estimator" else value
     if isinstance(default, bool):
         if not isinstance(value, bool):
-            raise UserError(f"{key} = {value!r}: it must be true or false")
+            raise UserError(f"{key} = {echoed(value)}: it must be true or false")
         return value
     whole = isinstance(default, int)
     bounds = BOUNDS.get(key, Bounds())
     number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
     if not number or not bounds.hold(value):
-        raise UserError(f"{key} = {value!r}: it must be a {'whole ' if whole else ''}number {bounds}")
+        raise UserError(f"{key} = {echoed(value)}: it must be a {'whole ' if whole else ''}number {bounds}")
     return value
 
 

@@ -11,6 +11,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from labeling.records import MAX_CANDIDATES, UserError
+from labeling.toml_values import NumberTooLong, echoed, parsed_toml
 from rlhf.recipe_options import make_recipe
 from rlhf.recipes import Recipe, stage_function
 from rlhf.rewards import majority_vote
@@ -203,7 +204,7 @@ def read_run_file(path: Path, overrides: tuple[str, ...] = ()) -> dict[str, Any]
     Raises UserError that names the file, the key, the value and what is allowed.
     """
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = parsed_toml(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"there is no run file {path}") from error
     except (OSError, UnicodeDecodeError) as error:
@@ -289,18 +290,18 @@ def explain(error: ValidationError, root: Any) -> str:
             section = next((k for k in (kind, *get_args(kind)) if dataclasses.is_dataclass(k)), root)
         known = ", ".join(f.name for f in dataclasses.fields(section))
         return f"unknown key {key!r}; known here: {known}"
-    shown = repr(first["input"])
-    if len(shown) > 80:
-        shown = f"{shown[:80]}…"
-    return f"{key} = {shown}: {PLAIN_WORDS.get(first['type'], first['msg'][0].lower() + first['msg'][1:])}"
+    wrong = PLAIN_WORDS.get(first["type"], first["msg"][0].lower() + first["msg"][1:])
+    return f"{key} = {echoed(first['input'])}: {wrong}"
 
 
 def _override(data: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
-        raise UserError(f"--set {override!r}: write section.key=value, such as sampling.temperature=0.8")
+        raise UserError(f"--set {echoed(override)}: write section.key=value, such as sampling.temperature=0.8")
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
+        value = parsed_toml(f"value = {text}")["value"]
+    except NumberTooLong as error:
+        raise UserError(f"--set {echoed(override)}: {key.strip()}: a whole number has 64 bits at most") from error
     except tomllib.TOMLDecodeError:
         value = text
     *sections, last = key.strip().split(".")
@@ -310,5 +311,5 @@ def _override(data: dict[str, Any], override: str) -> None:
     for section in sections:
         place = place.setdefault(section, {})
         if not isinstance(place, dict):
-            raise UserError(f"--set {override!r}: {section!r} is not a section")
+            raise UserError(f"--set {echoed(override)}: {section!r} is not a section")
     place[last] = value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import math
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecNormalize
 
 from labeling.records import UserError
+from labeling.toml_values import echoed
 from rlhf.control.control_config import AgentConfig
 from rlhf.control.environments import make
 from rlhf.control.episodes import Episode, Recorder
@@ -70,12 +71,14 @@ def make_algorithm(config: AgentConfig, environments: VecEnv, seed: int) -> Base
     known = sorted(set(parameters) - OURS - {"self"})
     for key, value in config.options.items():
         if key not in known:
-            raise UserError(f"agent.options has no key {key!r} for {config.algorithm!r}: known are {', '.join(known)}")
+            raise UserError(
+                f"agent.options has no key {echoed(key)} for {config.algorithm!r}: known are {', '.join(known)}"
+            )
         default = parameters[key].default
         if type(default) in KINDS and type(value) not in KINDS[type(default)]:
-            raise UserError(f"agent.options.{key} = {value!r} does not fit: give a value such as {default!r}")
+            raise UserError(f"agent.options.{key} = {echoed(value)} does not fit: give a value such as {default!r}")
         if allowed := _allowed(key, value):
-            raise UserError(f"agent.options.{key} = {value!r} does not fit: it must be {allowed}")
+            raise UserError(f"agent.options.{key} = {echoed(value)} does not fit: it must be {allowed}")
     if config.algorithm == "sac" and not isinstance(environments.action_space, spaces.Box):
         raise UserError(
             f'agent.algorithm = "sac" needs actions that are vectors, not {environments.action_space}: use "ppo"'
@@ -91,7 +94,7 @@ def make_algorithm(config: AgentConfig, environments: VecEnv, seed: int) -> Base
         )
     except (TypeError, ValueError, AssertionError) as error:
         raise UserError(
-            f"agent.options = {config.options} does not work: {' '.join(str(error).split())[:200]}"
+            f"agent.options = {echoed(config.options)} does not work: {' '.join(str(error).split())[:200]}"
         ) from error
     made.set_logger(Logger(None, []))  # its own would leave an empty folder behind for each piece of training
     return made
@@ -104,7 +107,7 @@ def _allowed(key: str, value: Any) -> str:
         return "from 0 to 1"
     if key in COUNTS and not (number and value >= 1):
         return "at least 1"
-    if key in AMOUNTS and not (number and 0 < value < math.inf):
+    if key in AMOUNTS and not (number and 0 < value <= sys.float_info.max):
         return "a number above 0"
     return ""
 

@@ -99,6 +99,9 @@ def test_an_unknown_rubric_names_the_shipped_ones() -> None:
         ({"base_url": ""}, "base_url is missing: add it, or set the environment variable OPENAI_BASE_URL"),
         ({"kind": "criteria"}, "is not a known key"),
         ({"name": "a b"}, "name = 'a b': "),
+        ({"max_tokens": 10**400}, f"max_tokens = 1{'0' * 78}…: a whole number has 64 bits at most"),
+        ({"max_tokens": 2**62}, "max_tokens = 4611686018427387904: input should be less than or equal to 2147483648"),
+        ({"name": "a b" * 100}, r"name = 'a b[^\n]{75}…: "),
     ],
 )
 def test_a_mistake_in_a_judge(

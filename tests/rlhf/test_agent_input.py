@@ -340,6 +340,7 @@ def test_nan_in_the_middle_of_training_ends_it_with_one_line(algorithm: str) -> 
         ({"options": {"target_kl": "x"}}, ["agent.options.target_kl = 'x'", "above 0"]),
         ({"options": {"clip_range": -0.2}}, ["agent.options.clip_range = -0.2", "above 0"]),
         ({"options": {"learning_rate": float("inf")}}, ["agent.options.learning_rate = inf", "above 0"]),
+        ({"options": {"learning_rate": 10**400}}, [f"agent.options.learning_rate = 1{'0' * 78}… does", "above 0"]),
         ({"algorithm": "sac", "options": {"ent_coef": "high"}}, ["agent.options", "high"]),
         ({"options": {"n_epochs": 1, "batch_size": 1}}, ["agent.options"]),
     ],

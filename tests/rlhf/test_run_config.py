@@ -116,6 +116,11 @@ def test_an_unknown_key_is_named_beside_those_that_are_known_there(data: dict[st
         ({"recipe": {"name": "ppo", "beta": "a"}}, "beta = 'a': it must be a number >= 0"),
         ({"recipe": {"name": "ppo", "epochs": True}}, "epochs = True: it must be"),
         ({"recipe": {"name": "ppo", "eps_low": float("nan")}}, "eps_low = nan: it must be"),
+        ({"recipe": {"name": "grpo", "learning_rate": 10**400}}, f"learning_rate = 1{'0' * 78}…: it must be a number"),
+        ({"recipe": {"name": "grpo", "low": -(10**400)}}, "uses no 'low'"),
+        ({"recipe": {"name": "clip_cov", "low": -(10**400)}}, "…: it must be a number of any size"),
+        ({"recipe": {"name": "ppo", "epochs": 16**5000}}, "epochs = a number of thousands of digits: it must be"),
+        ({"recipe": {"name": "x" * 900}}, "…: choose one of"),
     ],
 )
 def test_wrong_values(data: dict[str, Any], expected: str) -> None:
@@ -233,11 +238,14 @@ def test_the_short_form_of_a_recipe_takes_overrides(tmp_path: Path) -> None:
         ("iterations.x=3", "'iterations' is not a section"),
         ("sampling.tempo=1", "unknown key 'sampling.tempo'"),
         ("iterations=zwei", "iterations = 'zwei'"),
+        (f"iterations=1{'0' * 400}", "…: iterations: a whole number has 64 bits at most"),
+        (f"labels.candidates=[2, 1{'0' * 400}]", "…: labels.candidates: a whole number has 64 bits at most"),
     ],
 )
 def test_bad_overrides(tmp_path: Path, override: str, expected: str) -> None:
-    with pytest.raises(UserError, match=re.escape(expected)):
+    with pytest.raises(UserError, match=re.escape(expected)) as caught:
         load(tmp_path, "iterations = 2", override)
+    assert len(str(caught.value)) < 400
 
 
 def test_unreadable_files_are_named(tmp_path: Path) -> None:
@@ -245,6 +253,11 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
         load_run(tmp_path / "gone.toml")
     with pytest.raises(UserError, match=r"mine\.toml is not valid TOML: .*line 2"):
         load(tmp_path, "iterations = 3\nseed == 4\n")
+    for number in (f"1{'0' * 400}", f"1{'0' * 5000}", f"0x1{'0' * 5000}"):
+        with pytest.raises(UserError, match=r"mine\.toml is not valid TOML: .* 64 bits") as caught:
+            load(tmp_path, f"[sampling]\nresponses = {number}\n")
+        assert len(str(caught.value)) < 400
+    assert load(tmp_path, f"seed = {2**63 - 1}\n").seed == 2**63 - 1
     path = write(tmp_path, "")
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(UserError, match=r"cannot read the run file .*mine"):
