@@ -1,4 +1,4 @@
-"""What cannot work is said in one line, before any training: environments, options, run files of agents."""
+"""What cannot work is said in one line, before any training: environments of agents."""
 
 from __future__ import annotations
 
@@ -10,150 +10,37 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import pytest
 from control_world import ControlWorld, Here, run_agent
-from gymnasium import spaces
+from strange_environment import (
+    forbid_training,
+    one_line,
+    refused,
+    registered,
+    run_file,
+)
 
-from labeling.records import Candidate, Message, Prompt, Slate, UserError
+from labeling.records import UserError
 from labeling.segments import Segment
 from rlhf.control.agent import learn, make_agent
-from rlhf.control.control_config import ControlConfig, EnvironmentConfig, parse_control, spec
+from rlhf.control.control_config import EnvironmentConfig, spec
 from rlhf.control.control_subject import make_control_subject
 from rlhf.control.descriptions import describe
 from rlhf.control.environments import PROBE_STEPS, check, make
 from rlhf.control.segment_model import SegmentModel
 from rlhf.online_loop import phase
 
-VECTOR = spaces.Box(-1, 1, (2,), np.float32)
-OBSERVATIONS: dict[str, spaces.Space] = {
-    "vector": VECTOR,
-    "dict": spaces.Dict({"a": VECTOR, "b": spaces.Discrete(3)}),
-    "picture": spaces.Box(0, 255, (30, 40, 3), np.uint8),
-    "choice": spaces.Discrete(5),
-    "matrix": spaces.Box(-1, 1, (2, 3), np.float32),
-    "sequence": spaces.Sequence(VECTOR),
-    "colours first": spaces.Box(0, 255, (3, 30, 40), np.uint8),
-    "nothing": spaces.Box(-1, 1, (0,), np.float32),
-    "wide": spaces.Box(-1, 1, (30_000,), np.float32),
-}
-ACTIONS: dict[str, spaces.Space] = {
-    "choice": spaces.Discrete(2),
-    "vector": spaces.Box(-1, 1, (2,), np.float32),
-    "dict": spaces.Dict({"a": spaces.Discrete(2)}),
-    "choices": spaces.MultiDiscrete([2, 2]),
-    "matrix": spaces.Box(-1, 1, (2, 2), np.float32),
-    "from 5": spaces.Discrete(2, start=5),
-    "whole numbers": spaces.Box(0, 9, (2,), np.int64),
-    "no bound": spaces.Box(-1, np.inf, (2,), np.float32),
-    "no room": spaces.Box(np.zeros(2, np.float32), np.zeros(2, np.float32)),
-    "no numbers": spaces.Box(-1, 1, (0,), np.float32),
-}
-
-
-class Strange(gym.Env):
-    """Any spaces. From the `breaks`-th observation of all its instances on, what it observes is `value` (NaN).
-
-    A value that is a text is an error, a list is observed in place of a vector. It takes no action but one of its own.
-    """
-
-    observed = 0
-    metadata = {"render_modes": ["human"]}  # noqa: RUF012 (Gymnasium's own way)
-
-    def __init__(
-        self,
-        seen: str = "vector",
-        acts: str = "choice",
-        breaks: int | None = None,
-        value: Any = float("nan"),
-        pay: Any = 0.0,
-        fails: bool = False,
-        cut: int = 1000,
-        render_mode: str | None = None,
-    ) -> None:
-        self.observation_space, self.action_space = OBSERVATIONS[seen], ACTIONS[acts]
-        self.breaks, self.value, self.pay, self.render_mode = breaks, value, pay, render_mode
-        self.cut, self.done = cut, 0
-        if fails:
-            raise RuntimeError("no such\nplace")
-
-    def observe(self) -> Any:
-        Strange.observed += 1
-        if self.breaks is not None and Strange.observed >= self.breaks:
-            if isinstance(self.value, str):
-                raise RuntimeError(self.value)
-            if isinstance(self.value, list):
-                return np.array(self.value, dtype=np.float32)
-            return np.array([0.0, self.value], dtype=np.float32)
-        return self.observation_space.sample()
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
-        super().reset(seed=seed)
-        self.observation_space.seed(seed)
-        self.done = 0
-        return self.observe(), {}
-
-    def step(self, action: Any) -> Any:
-        assert self.action_space.contains(action), action
-        self.done += 1
-        return self.observe(), self.pay, False, self.done >= self.cut, {}
-
 
 @pytest.fixture(autouse=True)
 def _registered() -> Iterator[None]:
-    Strange.observed = 0
-    gym.register("Strange-v0", Strange, disable_env_checker=True)
-    yield
-    del gym.registry["Strange-v0"]
+    with registered():
+        yield
 
 
 @pytest.fixture
 def _no_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    def trains(*given: Any, **more: Any) -> None:
-        raise AssertionError("something was trained or tried out")
-
-    for name in ("learn", "explore", "play", "fit_segments"):
-        monkeypatch.setattr(f"rlhf.control.control_subject.{name}", trains)
-
-
-def run_file(*, environment: dict[str, Any] | None = None, **sections: Any) -> ControlConfig:
-    """A small run; of the environment only the keys that are given differ, of other sections the whole."""
-    data: dict[str, Any] = {
-        "question": "Which is better?",
-        "iterations": 2,
-        "environment": {"id": "Strange-v0", "max_steps": 20} | (environment or {}),
-        "segments": {"length": 5, "pool": 2},
-        "labels": {"slates": 6, "humans": False, "oracle": {}},
-        "reward_model": {"updates": 2, "first_updates": 2, "hidden": 4},
-        "agent": {"steps": 64, "parallel": 2, "network": [4], "options": {"n_steps": 32, "batch_size": 32}},
-        "evaluation": {"episodes": 1},
-    }
-    return parse_control(data | sections, "my.toml")
-
-
-def one_line(error: pytest.ExceptionInfo[UserError]) -> str:
-    message = str(error.value)
-    assert "\n" not in message
-    assert 10 < len(message) < 450
-    assert "Traceback" not in message
-    return message
-
-
-def refused(run: ControlConfig) -> str:
-    """What is said when the subject of a run is made."""
-    with pytest.raises(UserError) as caught:
-        make_control_subject(run, ControlWorld(0), Here())
-    return one_line(caught)
-
-
-def mistake(data: dict[str, Any]) -> str:
-    """What is said about a run file."""
-    with pytest.raises(UserError) as caught:
-        run_file(**data)
-    message = one_line(caught)
-    assert message.startswith("my.toml: ")
-    return message
+    forbid_training(monkeypatch)
 
 
 def test_the_strange_environment_works_when_nothing_is_asked_of_it(tmp_path: Path) -> None:
@@ -315,133 +202,3 @@ def test_nan_in_the_middle_of_training_ends_it_with_one_line(algorithm: str) -> 
         learn(agent, 64, 0, 1)
     assert "not finite" in one_line(caught)
     assert 0 < agent.model.num_timesteps < PROBE_STEPS
-
-
-# Agents
-
-
-@pytest.mark.usefixtures("_no_training")
-@pytest.mark.parametrize(
-    ("agent", "words"),
-    [
-        ({"algorithm": "sac"}, ['agent.algorithm = "sac"', "Discrete(2)", '"ppo"']),
-        ({"options": {"n_stepz": 8}}, ["agent.options has no key 'n_stepz'", "'ppo'", "n_steps, "]),
-        ({"algorithm": "sac", "options": {"clip_range": 0.1}}, ["no key 'clip_range'", "'sac'", "learning_starts"]),
-        ({"options": {"seed": 8}}, ["no key 'seed'"]),  # what is ours to give
-        ({"options": {"policy_kwargs": {}}}, ["no key 'policy_kwargs'"]),
-        ({"options": {"gamma": "high"}}, ["agent.options.gamma = 'high'", "0.99"]),
-        ({"options": {"n_epochs": 2.5}}, ["agent.options.n_epochs = 2.5", "10"]),
-        ({"options": {"use_sde": 1}}, ["agent.options.use_sde = 1", "False"]),
-        ({"options": {"learning_rate": [1]}}, ["agent.options.learning_rate = [1]", "0.0003"]),
-        ({"options": {"gamma": 5.0}}, ["agent.options.gamma = 5.0", "from 0 to 1"]),
-        ({"options": {"gae_lambda": float("nan")}}, ["agent.options.gae_lambda = nan", "from 0 to 1"]),
-        ({"algorithm": "sac", "options": {"tau": -0.1}}, ["agent.options.tau = -0.1", "from 0 to 1"]),
-        ({"options": {"n_epochs": 0}}, ["agent.options.n_epochs = 0", "at least 1"]),
-        ({"options": {"target_kl": "x"}}, ["agent.options.target_kl = 'x'", "above 0"]),
-        ({"options": {"clip_range": -0.2}}, ["agent.options.clip_range = -0.2", "above 0"]),
-        ({"options": {"learning_rate": float("inf")}}, ["agent.options.learning_rate = inf", "above 0"]),
-        ({"options": {"learning_rate": 10**400}}, [f"agent.options.learning_rate = 1{'0' * 78}… does", "above 0"]),
-        ({"algorithm": "sac", "options": {"ent_coef": "high"}}, ["agent.options", "high"]),
-        ({"options": {"n_epochs": 1, "batch_size": 1}}, ["agent.options"]),
-    ],
-)
-def test_options_that_the_algorithm_does_not_have(agent: dict[str, Any], words: list[str]) -> None:
-    acts = "choice" if agent == {"algorithm": "sac"} else "vector"
-    message = refused(run_file(environment={"options": {"acts": acts}}, agent={"parallel": 1, "steps": 2048, **agent}))
-    for word in words:
-        assert word in message
-
-
-def test_training_that_blows_up_ends_with_one_line() -> None:
-    config = run_file(
-        environment={"options": {"acts": "vector"}},
-        agent={
-            "steps": 64,
-            "parallel": 1,
-            "network": [4],
-            "options": {"n_steps": 32, "batch_size": 32, "learning_rate": 1e30},
-        },
-    )
-    agent = make_agent(config.agent, spec(config.environment), SegmentModel(4), 0)
-    with pytest.raises(UserError) as caught:
-        learn(agent, 64, 0, 1)
-    assert "the agent's training failed in iteration 1 (" in one_line(caught)
-
-
-def test_ppo_learns_from_whole_rollouts() -> None:
-    message = mistake({"agent": {"steps": 1000, "parallel": 4, "options": {"n_steps": 64}}})
-    assert "agent.steps = 1000" in message
-    assert "n_steps × agent.parallel = 256" in message
-    assert "2048" in mistake({"agent": {"steps": 1000, "parallel": 1}})  # the default of n_steps
-    assert "192" in mistake(
-        {"agent": {"steps": 192, "parallel": 4, "options": {"n_steps": 64}}}
-    )  # whole for one of four
-    run_file(agent={"steps": 1024, "parallel": 4, "options": {"n_steps": 64}})
-    run_file(agent={"algorithm": "sac", "steps": 1000, "parallel": 3})
-
-
-def test_segments_that_came_from_another_environment_are_named() -> None:
-    world = ControlWorld(0)
-    subject = make_control_subject(run_file(), world, Here())
-    actions, steps = np.zeros((5, 2), np.float32), np.zeros((5, 9), np.float32)
-    foreign = [Segment("elsewhere", seed, 0, actions, steps, float(seed)) for seed in (1, 2)]
-    world.add_segments(foreign)
-    slate = Slate(Prompt((Message("user", "Which?"),)), tuple(Candidate(s.id, clip=s.id) for s in foreign))
-    with pytest.raises(UserError) as error:
-        subject.measure(world.ask(1, [slate]))
-    assert f"the segment {foreign[0].id} of slate {slate.id} has 9 numbers a step" in one_line(error)
-    subject.close()
-
-
-# Run files
-
-
-def test_an_oracle_needs_the_true_reward() -> None:
-    message = mistake({"evaluation": {"gold": "none"}})
-    assert "[labels.oracle]" in message
-    assert 'evaluation.gold = "return"' in message
-    run_file(evaluation={"gold": "none"}, labels={"humans": True})
-
-
-@pytest.mark.parametrize(
-    ("data", "key", "known"),
-    [
-        ({"iteration": 3}, "'iteration'", "iterations"),
-        ({"model": {}}, "'model'", "reward_model"),  # a language model's
-        ({"environment": {"id": "A-v0", "steps": 3}}, "'environment.steps'", "max_steps"),
-        ({"segments": {"size": 3}}, "'segments.size'", "length"),
-        ({"labels": {"slate": 1}}, "'labels.slate'", "heldout_share"),
-        ({"labels": {"oracle": {"noise": 1}}}, "'labels.oracle.noise'", "flip_rate"),
-        ({"reward_model": {"ensemble": 1}}, "'reward_model.ensemble'", "members"),
-        ({"reward_model": {"replay": 1}}, "'reward_model.replay'", "updates"),
-        ({"agent": {"lr": 1}}, "'agent.lr'", "normalise"),
-        ({"evaluation": {"prompts": 1}}, "'evaluation.prompts'", "clip_seconds"),
-    ],
-)
-def test_an_unknown_key_is_named_beside_those_that_are_known_there(data: dict[str, Any], key: str, known: str) -> None:
-    message = mistake(data)
-    assert f"unknown key {key}" in message
-    assert known in message.split("known here: ")[1].split(", ")
-
-
-@pytest.mark.parametrize(
-    ("data", "words"),
-    [
-        ({"labels": {"total": 11, "humans": True}}, ["labels.total = 11", "12"]),
-        ({"labels": {"total": 20, "first_slates": 30, "humans": True}}, ["labels.total = 20", "30"]),
-        ({"labels": {"total": 0}}, ["labels.total = 0"]),
-        ({"labels": {"humans": False}}, ["nobody labels"]),
-        ({"labels": {"selector": "large_gap"}}, ["labels.selector = 'large_gap'", "disagreement"]),
-        ({"labels": {"candidates": [7]}}, ["labels.candidates", "6"]),
-        ({"segments": {"length": 1}}, ["segments.length = 1"]),
-        ({"agent": {"algorithm": "dqn"}}, ["agent.algorithm = 'dqn'", "'ppo'", "'sac'"]),
-        ({"reward_model": {"aggregation": "mean"}}, ["reward_model.aggregation = 'mean'", "weighted_sum"]),
-        ({"environment": {"id": "A-v0", "encoder": "cnn"}}, ["environment.encoder = 'cnn'", "flatten"]),
-        ({"evaluation": {"gold": "concise"}}, ["evaluation.gold = 'concise'", "return"]),
-        ({"question": ""}, ["question = ''"]),
-    ],
-)
-def test_a_value_that_does_not_fit_is_named_with_what_is_allowed(data: dict[str, Any], words: list[str]) -> None:
-    message = mistake(data)
-    for word in words:
-        assert word in message
