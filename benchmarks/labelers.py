@@ -40,7 +40,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 THINK_SECONDS = 5.0
 FIRST_SECONDS = 2.0
 ARRIVAL_SECONDS = 15.0  # from the first who comes: the last comes after five
-AHEAD, GROWTH = 12, 1  # as many slates as the page asks for, and how many more than it has at a time
+AHEAD, GROWTH = 12, 3  # as many slates as the page asks for, and how many times those that it has
 SESSION_SECONDS = 3600.0
 ANSWER = "An answer of some length, as models write them, with a reason and an example. " * 6
 
@@ -106,7 +106,7 @@ async def label(client: Client, think: float, until: float, chance: random.Rando
     """Answer slate after slate until the time is over."""
     if think:
         await asyncio.sleep(chance.uniform(0, think))  # nobody starts in step with the others
-    reply = await client.post("lease", {"ahead": GROWTH})
+    reply = await client.post("lease", {"ahead": 1})
     while reply["lease"] is not None and time.perf_counter() < until:
         if think:
             await asyncio.sleep(chance.expovariate(1 / think))
@@ -114,7 +114,7 @@ async def label(client: Client, think: float, until: float, chance: random.Rando
         key = f"{chance.getrandbits(64):016x}"
         have = [slate["slate"] for slate in (reply["lease"], *reply["after"])]
         answer = {"client_key": key, "slate": have[0], "outcome": "ranked", "ranks": ranks, "seconds": think}
-        reply = await client.post("submit", {**answer, "ahead": min(AHEAD, len(have) + GROWTH), "have": have})
+        reply = await client.post("submit", {**answer, "ahead": min(AHEAD, GROWTH * len(have)), "have": have})
         client.labels += reply["added"]
 
 

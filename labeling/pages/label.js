@@ -11,11 +11,12 @@ import { Outbox } from "./outbox.js";
 import { Players } from "./players.js";
 import { Rest } from "./rest.js";
 import { Server } from "./server.js";
+import { Top } from "./top.js";
 import { Workplace } from "./workplace.js";
 
 const POLL_MS = 3000;
 const AHEAD = 12; // slates that are here before they are needed, at most: at 5 seconds each, a minute of work
-const GROWTH = 1; // so many more than are here are asked for: who comes first waits for two, and many may come at once
+const GROWTH = 3; // so many times what is here is asked for: who comes first waits for two, and many may come at once
 const LOADED_AHEAD = 4; // of clips, so many of them load
 const HEARTBEAT_MS = 60_000; // whoever has the page before them keeps their slates, however long they read
 
@@ -32,8 +33,6 @@ export function start(root) {
   life.signal.addEventListener("abort", () => clearInterval(heartbeat));
   page.open();
 }
-
-const MOST_COUNTED = 200; // the server counts no further
 
 class LabelPage {
   constructor(root, signal) {
@@ -68,25 +67,14 @@ class LabelPage {
   }
 
   frame(root) {
-    this.tabs = { pairs: this.tab("pairs", "Pairs"), rankings: this.tab("rankings", "Rankings") };
-    this.count = h("span", { class: "count" });
-    this.unsent = h("span", { class: "unsent", role: "status" });
-    this.progress = h("progress", { "aria-label": "Your answers, of those that you could give" });
-    this.nameBox = h("input", {
-      "aria-label": "Your name", value: this.name, maxlength: 64, spellcheck: false, size: 10,
-      onchange: () => this.rename(), onkeydown: (e) => e.key === "Enter" && this.nameBox.blur(),
-    });
-    this.who = h("label", { class: "who" }, "Labeling as ", this.nameBox);
-    this.menu = h("div", { class: "menu" });
+    this.top = new Top(this.name, { turnTo: (mode) => this.turnTo(mode), renamed: (name) => this.rename(name) });
     this.body = h("div", { class: "body", tabindex: -1, role: "region", "aria-label": "Comparison" });
     this.status = h("p", { class: "status", role: "status", "aria-live": "polite" });
     this.announced = h("p", { class: "unseen", "aria-live": "polite" });
     this.bar = h("div", { class: "bar" });
-    const tabs = h("div", { class: "tabs", role: "tablist", "aria-label": "What to compare" }, this.tabs.pairs, this.tabs.rankings);
-    const you = h("div", { class: "you" }, this.unsent, this.progress, this.count, this.menu, this.who);
     const foot = h("footer", {}, this.status, this.bar);
     const deciding = this.queue === "disputed" && h("p", { class: "banner" }, "People contradict each other on these; what you say decides. ", h("a", { href: "/quality" }, "Back to Quality"));
-    root.replaceChildren(h("header", {}, tabs, you), deciding || "", this.body, foot, this.announced);
+    root.replaceChildren(this.top.element, deciding || "", this.body, foot, this.announced);
   }
 
   // What is asked of the server
@@ -112,8 +100,7 @@ class LabelPage {
       await this.server.send("logout", {});
       location.assign("/login");
     };
-    const people = role === "owner" ? h("a", { href: "/people" }, "People") : "";
-    this.who.replaceWith(h("span", { class: "who" }, people, " Labeling as ", h("a", { href: "/password", title: "Change your password" }, name), " ", button("Sign out", "", leave, "quiet")));
+    this.top.signedIn(name, role, leave);
   }
 
   /** Whoever was never here before begins with pairs, if there are any. */
@@ -133,7 +120,7 @@ class LabelPage {
 
   /** What is here already, and how much is wanted. */
   get holding() {
-    return { ahead: Math.min(AHEAD, this.known.size + GROWTH), have: [...this.known.keys()] };
+    return { ahead: Math.min(AHEAD, GROWTH * this.known.size || 1), have: [...this.known.keys()] };
   }
 
   /** Ask for what is to be answered now. */
@@ -298,26 +285,11 @@ class LabelPage {
   }
 
   refreshCount() {
-    const { yours, waiting, qualifying } = this.standing;
-    const going = qualifying && !qualifying.over;
-    const given = yours + this.outbox.entries.filter(({ route }) => route === "submit").length;
-    this.count.textContent = going ? `Qualifying round: ${qualifying.done} of ${qualifying.of}` : `${given} label${given === 1 ? "" : "s"}`;
-    this.progress.max = (going ? qualifying.of : given + (waiting[this.mode] ?? 0)) || 1;
-    this.progress.value = going ? qualifying.done : given;
-    this.unsent.textContent = this.lost && this.outbox.size ? `${this.outbox.size} not sent` : "";
-    for (const [mode, tab] of Object.entries(this.tabs)) {
-      tab.setAttribute("aria-selected", mode === this.mode);
-      tab.lastChild.textContent = waiting[mode] >= MOST_COUNTED ? `${MOST_COUNTED}+` : waiting[mode] || "";
-    }
+    this.top.refreshCount(this.standing, this.mode, this.outbox.entries, this.lost);
   }
 
   refreshMenu() {
-    const hint = (id) => this.keymap.hint(id);
-    const guidelines = this.task.guidelines && button("Guidelines", hint("guidelines"), () => this.acts().guidelines(), "quiet");
-    this.menu.replaceChildren(
-      guidelines ?? "",
-      button("Last answers", hint("recent"), () => this.recent(), "quiet"),
-      button("Keys", hint("settings"), () => this.settings(), "quiet"));
+    this.top.refreshMenu(this.keymap, this.task.guidelines, () => this.acts());
   }
 
   refreshBar() {
@@ -325,13 +297,6 @@ class LabelPage {
     const [strip = "", ...rest] = this.workplace?.bar ?? [];
     this.bar.replaceChildren(strip, undo, ...rest);
     this.root.style.setProperty("--bar", `${this.bar.parentElement.offsetHeight}px`);
-  }
-
-  tab(mode, title) {
-    const tab = button(title, "", () => this.turnTo(mode));
-    tab.setAttribute("role", "tab");
-    tab.append(h("span", { class: "waiting" }));
-    return tab;
   }
 
   // What the person does
@@ -345,10 +310,9 @@ class LabelPage {
     this.ask();
   }
 
-  async rename() {
-    const name = this.nameBox.value.trim();
-    if (this.busy || !/^[\p{L}\p{Nd}_.@-]{1,64}$/u.test(name)) {
-      this.nameBox.value = this.name;
+  async rename(name) {
+    if (this.busy || !name) {
+      this.top.showName(this.name);
       this.say("A name has 1 to 64 letters, digits or . _ @ -", "bad");
       return;
     }

@@ -22,6 +22,7 @@ SCRIPTS = (
     # The labeling page, from the page to its parts.
     "start.js",
     "label.js",
+    "top.js",
     "workplace.js",
     "nothing.js",
     "slate.js",
