@@ -78,7 +78,8 @@ class Tally:
 
         if not self.outcomes or self.outcomes.keys() & FINAL_CALLS:
             return []
-        return [f"{who}: all {self.outcomes.total():,} slates failed: {next(self.failures())}"]
+        all_of_them = f"all {n:,} slates" if (n := self.outcomes.total()) > 1 else "the only slate"
+        return [f"{who}: {all_of_them} failed: {next(self.failures())}"]
 
 
 def counted(counts: Mapping[str, int]) -> str:

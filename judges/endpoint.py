@@ -30,7 +30,7 @@ from pydantic.dataclasses import dataclass as validated_dataclass
 from judges.criteria import STRICT
 from judges.pace import LONGEST_PAUSE
 from judges.pictures import ChatMessage
-from judges.verdict import excerpt
+from judges.verdict import EXCERPT, excerpt
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -154,11 +154,17 @@ class _Logprobs(BaseModel):
 
 class _Content(BaseModel):
     content: Annotated[str | None, BeforeValidator(_joined)] = None
-    refusal: str | None = None
+    refusal: Annotated[str | None, LENIENT] = None
+
+
+class _Error(BaseModel):
+    message: str
+    code: Any = None
 
 
 class _Choice(BaseModel):
     message: _Content
+    error: Annotated[_Error | str | None, LENIENT] = None
     finish_reason: Annotated[str | None, LENIENT] = None
     logprobs: Annotated[_Logprobs | None, LENIENT] = None
 
@@ -170,14 +176,10 @@ class _Usage(BaseModel):
 
 class _Completion(BaseModel):
     choices: list[_Choice] = Field(min_length=1)
+    error: Annotated[_Error | str | None, LENIENT] = None
     usage: Annotated[_Usage | None, LENIENT] = None
     id: Annotated[str | None, LENIENT] = None
     model: Annotated[str | None, LENIENT] = None
-
-
-class _Error(BaseModel):
-    message: str
-    code: Any = None
 
 
 class _ErrorBody(BaseModel):
@@ -299,10 +301,11 @@ async def _ask(
         raise _refusal_of(error) from error
     except (openai.OpenAIError, OSError) as error:
         unheard = type(error.__cause__).__name__ in NEVER_SENT
-        raise CallFailed(f"no connection ({error.__cause__ or error})", billed=not unheard) from error
+        raise CallFailed(f"no connection ({excerpt(str(error.__cause__ or error))})", billed=not unheard) from error
     except Exception as error:
         if type(error).__module__.startswith(("httpx", "httpcore")):  # what the client's transport lets through
-            raise CallFailed(f"the connection broke ({type(error).__name__}: {error})", billed=True) from error
+            broken = f"the connection broke ({type(error).__name__}: {excerpt(str(error))})"
+            raise CallFailed(broken, billed=True) from error
         raise
     return read_body(bytes(body), time.monotonic() - started, request.replies)
 
@@ -341,6 +344,8 @@ def read_body(body: bytes, seconds: float, replies: int) -> Completion:
         completion = COMPLETION.validate_json(body)
     except ValidationError as error:
         raise _no_completion(body, error) from error
+    if said := next(filter(None, (one.error for one in (completion, *completion.choices))), None):
+        raise _error_said(said)  # a relay whose model broke off: whatever stands beside it is no answer
     count = len(completion.choices)
     if count < replies:
         came = f"{count} of {replies} replies came that were asked for at once: set n = false if it lasts"
@@ -358,8 +363,18 @@ def _no_completion(body: bytes, error: ValidationError) -> CallFailed:
     except ValidationError:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
-        reason = f"the reply is no chat completion ({where}{': ' if where else ''}{excerpt(first['msg'])})"
-        return CallFailed(reason, 200, billed=True)
+        what = f"{where}: {excerpt(first['msg'])}" if where else f"no JSON: {_beginning(body)}"
+        return CallFailed(f"the reply is no chat completion ({what})", 200, billed=True)
+    return _error_said(said)
+
+
+def _beginning(body: bytes) -> str:
+    """How a body begins, in words."""
+    return excerpt(body[: 4 * EXCERPT].decode(errors="replace")) if body else "nothing"
+
+
+def _error_said(said: _Error | str) -> CallFailed:
+    """The failure that an error in a body of status 200 means."""
     told = _Error(message=said) if isinstance(said, str) else said
     status = 429 if str(told.code) == "429" else 200
     return CallFailed(f"the reply is an error: {excerpt(told.message)}", status, billed=status == 200)
@@ -371,9 +386,14 @@ def _completion(choice: _Choice, completion: _Completion, seconds: float) -> Com
         text=choice.message.content or "",
         finish_reason=choice.finish_reason or "",
         refusal=choice.message.refusal or "",
-        tokens=tuple((t.token, {a.token: a.logprob for a in t.top_logprobs or ()}) for t in content or ()),
+        tokens=tuple((t.token, {a.token: a.logprob for a in _ascending(t)}) for t in content or ()),
         usage=None,
         seconds=seconds,
         id=completion.id or "",
         model=completion.model or "",
     )
+
+
+def _ascending(token: _Token) -> list[_Alternative]:
+    """The alternatives, the likeliest last: of several with one text, which may be one token twice, that one counts."""
+    return sorted(token.top_logprobs or (), key=lambda alternative: alternative.logprob)

@@ -160,7 +160,7 @@ class Probe:
         e = self._endpoint
         cures = {
             0: "start the server, or mend base_url",
-            200: "mend base_url (it usually ends in /v1)",
+            200: "mend base_url (it usually ends in /v1), or try again later",
             **dict.fromkeys(REFUSALS, f"check model = {e.model!r} and try another temperature"),
             401: f"check the key ({self._key_source})",
             403: f"check the key ({self._key_source})",

@@ -3,8 +3,12 @@
 import asyncio
 import gzip
 import json
+import re
+import socket
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +26,15 @@ from labeling.store import Store
 DATA = Path(__file__).parents[2] / "data"
 
 
+def shown(request: dict[str, Any]) -> str:
+    return str(request["messages"][-1]["content"])
+
+
 def prefers(word: str) -> Callable[[dict[str, Any], int], Reply]:
     """A sound judge: names the letter under which the answer with `word` is shown."""
 
     def reply(request: dict[str, Any], n: int) -> Reply:
-        shown = request["messages"][-1]["content"]
-        after_b = shown[shown.index("<answer_B>") :]
+        _, _, after_b = shown(request).partition("<answer_B>")
         return completion("[[B]]" if word in after_b else "[[A]]")
 
     return reply
@@ -64,6 +71,14 @@ def test_log_probabilities_of_the_endpoint_become_the_label(
     assert scripted.requests[0]["top_logprobs"] == 20
 
 
+def changed(reply: Reply, **head: Any) -> Reply:
+    return Reply(json.dumps(json.loads(reply.body) | head).encode())
+
+
+def message(**parts: Any) -> Reply:
+    return completion(None, message={"role": "assistant", "content": "[[A]]", **parts})
+
+
 @pytest.mark.parametrize(
     ("reply", "outcome", "reason"),
     [
@@ -77,11 +92,19 @@ def test_log_probabilities_of_the_endpoint_become_the_label(
         (Reply(b'{"choices": []}'), "endpoint_failure", "choices"),
         (Reply(b'{"choices": [{"message": '), "endpoint_failure", "no chat completion"),
         (Reply(b"<html>hello</html>", headers={"Content-Type": "text/html"}), "endpoint_failure", "no chat completion"),
+        (Reply(b"data: {}\n\ndata: [DONE]\n\n"), "endpoint_failure", "no JSON: “data: {} data: [DONE]”"),
+        (Reply(b""), "endpoint_failure", "(no JSON: nothing)"),
         (Reply(b'{"choices": "A"}'), "endpoint_failure", "choices"),
         (Reply(b"[" * 100_000), "endpoint_failure", "no chat completion"),
         (Reply(b" " * (5 << 20)), "endpoint_failure", "exceeds 4 MiB"),
         (Reply(b'{"error": {"message": "no\\nmodel", "code": 502}}'), "endpoint_failure", "is an error: “no model”"),
         (Reply(b'{"error": "no model"}'), "endpoint_failure", "is an error: “no model”"),
+        (completion("", "error", error={"message": "the model died", "code": 502}), "endpoint_failure", "model died"),
+        (
+            changed(completion("[[A]]"), error={"message": "overloaded"}),
+            "endpoint_failure",
+            "is an error: “overloaded”",
+        ),
         (Reply(b'{"error": {"message": "out of\\nmemory"}}', 500), "endpoint_failure", "status 500: “out of memory”"),
         (Reply(b'{"error": {"message": "too long"}}', 400), "endpoint_failure", "status 400: “too long”"),
     ],
@@ -106,10 +129,6 @@ def test_a_useless_reply_is_a_typed_failure(
     assert (label.ranks, label.supersedes) == ((2, 1), failed.client_key)
 
 
-def changed(reply: Reply, **head: Any) -> Reply:
-    return Reply(json.dumps(json.loads(reply.body) | head).encode())
-
-
 def top(token: dict[str, Any]) -> Reply:
     return completion("[[A]]", logprobs={"content": [{"token": "[[A]]", **token}]})
 
@@ -124,6 +143,9 @@ def top(token: dict[str, Any]) -> Reply:
         (changed(completion("[[A]]"), id=7, model=["x"]), True),
         (completion("[[A]]", finish=7), True),  # type: ignore[arg-type]
         (completion("[[A]]", logprobs="none"), True),
+        (message(refusal=False), True),
+        (message(refusal=[], reasoning_content="[[B]]", tool_calls=[]), True),
+        (changed(completion("[[A]]"), error=None, model="another", id="as ever"), True),
         (top({"logprob": None, "top_logprobs": None}), True),
         (top({"top_logprobs": [{"token": "A", "logprob": None}]}), True),
         (completion([{"type": "thinking", "thinking": []}, {"type": "text", "text": "[["}, {"text": "A]]"}]), True),  # type: ignore[arg-type]
@@ -177,7 +199,8 @@ def test_no_more_is_read_of_an_error_than_of_a_reply(
 def test_one_bad_order_is_no_preference_and_only_that_order_is_asked_again(
     scripted: Scripted, judge_file: Callable[..., Path], store: Store
 ) -> None:
-    scripted.reply = lambda request, n: completion("[[A]]" if len(scripted.requests) == 1 else "well …")
+    as_stored = re.compile(r"<answer_A>\s*A red door")
+    scripted.reply = lambda request, n: completion("[[A]]" if as_stored.search(shown(request)) else "well …")
     judge = load_judge(judge_file(scripted.url), DATA)
     assert label_slates(judge, store.slates()[:1], store).outcomes == {"parse_failure": 1}
     scripted.reply = lambda request, n: completion("[[B]]")
@@ -275,8 +298,7 @@ def test_a_listwise_batch(scripted: Scripted, judge_file: Callable[..., Path], s
     store.add_slates([slate("Name a colour.", "Red.", "Blue.", "Cat.")])
 
     def reply(request: dict[str, Any], n: int) -> Reply:
-        shown = request["messages"][-1]["content"]
-        cat = next(letter for letter in "ABC" if f"<answer_{letter}>\nCat." in shown)
+        cat = next(letter for letter in "ABC" if f"<answer_{letter}>\nCat." in shown(request))
         first, second = set("ABC") - {cat}
         return completion(f"[[{first} = {second} > {cat}]]")
 
@@ -323,6 +345,35 @@ def test_the_key_comes_from_the_environment(
     judge = load_judge(judge_file(scripted.url, api_key_env="MY_KEY"), DATA)
     judge.checked(store)
     assert set(scripted.authorizations) == {"Bearer k-123"}
+
+
+def test_what_a_server_says_in_place_of_http_is_cut_short(judge_file: Callable[..., Path], store: Store) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def babble() -> None:
+            with suppress(OSError):
+                while True:
+                    connection, _ = listener.accept()
+                    with connection:
+                        connection.recv(1 << 16)
+                        connection.sendall(b"what\tis this? " * 400 + b"\r\n\r\n")
+
+        threading.Thread(target=babble, daemon=True).start()
+        judge = load_judge(judge_file(f"http://127.0.0.1:{listener.getsockname()[1]}/v1", max_retries=0), DATA)
+        assert label_slates(judge, store.slates()[:1], store).outcomes == {"endpoint_failure": 1}
+        listener.shutdown(socket.SHUT_RDWR)
+    (failed,) = store.labels(annotator=judge.annotator.id)
+    assert failed.reason.startswith("no connection (“")
+    assert "what" in failed.reason
+    assert len(failed.reason) < 150
+
+
+@pytest.mark.parametrize("likeliest_first", [True, False])
+def test_a_token_that_is_listed_twice_is_as_probable_as_its_likelier_mention(likeliest_first: bool) -> None:
+    top = [{"token": "A", "logprob": -0.2}, {"token": "B", "logprob": -1.7}, {"token": "A", "logprob": -9.0}]
+    content = [{"token": "A", "top_logprobs": top if likeliest_first else top[::-1]}]
+    reply = endpoint.read_body(completion("A", logprobs={"content": content}).body, 0.1, 1)
+    assert reply.tokens == (("A", {"A": -0.2, "B": -1.7}),)
 
 
 @pytest.mark.parametrize(
