@@ -344,10 +344,10 @@ def read_body(body: bytes, seconds: float, replies: int) -> Completion:
         completion = COMPLETION.validate_json(body)
     except ValidationError as error:
         raise _no_completion(body, error) from error
-    if said := next(filter(None, (one.error for one in (completion, *completion.choices))), None):
+    errors = [completion.error, *(choice.error for choice in completion.choices)]
+    if said := next((error for error in errors if error), None):
         raise _error_said(said)  # a relay whose model broke off: whatever stands beside it is no answer
-    count = len(completion.choices)
-    if count < replies:
+    if (count := len(completion.choices)) < replies:
         came = f"{count} of {replies} replies came that were asked for at once: set n = false if it lasts"
         raise CallFailed(came, 200, retry=False, billed=True)
     read = [_completion(choice, completion, seconds) for choice in completion.choices]
