@@ -102,10 +102,12 @@ def measure_bias(votes: Sequence[Vote]) -> Bias:
     fitted = [_interval(share, variance) for share, variance in zip(shares, np.diag(covariance), strict=True)]
     place, length, truth = fitted if known else (*fitted, UNKNOWN)
     signs = -np.sign(shares)
-    noise = _interval(1 + signs @ shares, signs @ covariance @ signs) if known else UNKNOWN
+    noise = _interval(1 + signs @ shares, signs @ covariance @ signs, 0.0) if known else UNKNOWN
     return Bias(place, length, truth, noise, len(rows))
 
 
-def _interval(value: float, variance: float) -> Interval:
+def _interval(value: float, variance: float, least: float = -1.0) -> Interval:
+    """A share's estimate and interval, both cut to what a share can be."""
     spread = Z * math.sqrt(max(0.0, variance))
-    return Interval(float(value), float(value - spread), float(value + spread))
+    mean, low, high = (max(least, min(1.0, float(x))) for x in (value, value - spread, value + spread))
+    return Interval(mean, low, high)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from judges.budget import TOKENS_PER_BYTE, BudgetReached, Caps, Price, Size, size_of
+from judges.budget import TOKENS_PER_BYTE, UNLIMITED, BudgetReached, Caps, Price, Size, size_of
 from judges.endpoint import CallFailed, Completion, Endpoint, Request, ask
 from judges.ledger import Ledger, LedgerWriter
 from judges.pace import LONGEST_PAUSE, Pace, PauseTooLong
@@ -199,7 +199,9 @@ class Caller:
 def no_room(caps: Caps, ledger: Ledger, annotator: str) -> str:
     """Which caps leave no room, and how much of them is used."""
     used = caps.used(ledger.judge_spending(annotator), ledger.total_spending())
-    return f"the budget has no room for another call ({used})"
+    elsewhere = 0 if caps.together == UNLIMITED else ledger.count_unsettled_of_others(annotator)
+    held = f"; {elsewhere:,} calls of other judges hold their most of it until they end" if elsewhere else ""
+    return f"the budget has no room for another call ({used}{held})"
 
 
 def too_long(failure: CallFailed) -> PauseTooLong | None:

@@ -45,6 +45,9 @@ class Ledger(Protocol):
     def unsettled_calls(self, annotator: str) -> list[JudgeCall]:
         """The calls of which no reply is known."""
 
+    def count_unsettled_of_others(self, annotator: str) -> int:
+        """How many calls of other annotators than this one no reply is known of."""
+
     def slates(self, *, ids: Sequence[str]) -> list[Slate]:
         """Slates by id."""
 

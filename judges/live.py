@@ -70,7 +70,7 @@ def in_words(c: Calibration, slates: int) -> str:
 
 
 def _points(i: Interval) -> str:
-    return f"{i.mean:+.0%} ± {i.high - i.mean:.0%}"
+    return f"{i.mean:+.0%} ± {max(i.high - i.mean, i.mean - i.low):.0%}"  # one side may be cut off at 100 %
 
 
 def _part(share: Share) -> str:

@@ -68,6 +68,11 @@ class StoredJudging(StoredSlates):
         sql = f"SELECT {CALL} FROM judge_call WHERE annotator = ? AND outcome = 'unsettled' ORDER BY key, attempt"
         return [JudgeCall(**row) for row in self.rows(sql, [annotator])]
 
+    def count_unsettled_of_others(self, annotator: str) -> int:
+        """How many calls of other judges than this one no reply is known of."""
+        sql = "SELECT COUNT(*) AS n FROM judge_call WHERE annotator != ? AND outcome = 'unsettled'"
+        return int(self.rows(sql, [annotator])[0]["n"])
+
     def reserve_call(self, call: JudgeCall, own: Caps | None = None, together: Caps | None = None) -> bool:
         """Note an unsettled attempt at the most that it can cost, unless a total would exceed a cap.
 

@@ -67,6 +67,18 @@ def test_planted_biases_are_measured_within_their_intervals(place: float, length
         assert 0.90 <= hits / draws <= 0.99
 
 
+def test_no_share_is_said_to_be_more_than_all_of_the_verdicts_or_less_than_none() -> None:
+    odd = {0, 7, 11}  # few slates on which the other answer won
+    votes = [Vote(n, -shown if n in odd else shown, shown * (-1) ** n, shown) for n in range(20) for shown in (1, -1)]
+    bias = measure_bias(votes)
+    assert (bias.truth.high, bias.noise.low) == (1.0, 0.0)
+    assert 0.3 < bias.truth.low < bias.truth.mean < 1.0
+    backwards = measure_bias([vote._replace(chosen=-vote.chosen) for vote in votes])
+    assert backwards.truth.low == -1.0
+    lifts = measure_places([(1.0, -1.0)] * 5 + [(0.2, -0.2)])
+    assert (lifts.first.high, lifts.last.low) == (1.0, -1.0)
+
+
 def test_a_fair_judge_shows_no_bias() -> None:
     bias = measure_bias(votes_of(1, 500, 0.0, 0.0, 0.2))
     assert covers(bias.place, 0)

@@ -22,7 +22,7 @@ from judge_command import Asking, EndpointOptions, judge, open_judge, with_optio
 from judges.batch import label_slates, waiting
 from judges.endpoint_judge import EndpointJudge
 from judges.estimate import estimate
-from labeling.records import UserError
+from labeling.records import JudgeCall, UserError
 from labeling.store import Store
 
 
@@ -76,6 +76,25 @@ def test_a_cap_holds_for_judges_that_run_at_the_same_time(
         told = list(pool.map(run, judge_files[1::2]))
     assert len(scripted.requests) == store.total_spending().calls == 9
     assert all("of 9 calls by all judges together" in stopped for stopped in told)
+
+
+def test_what_another_judge_holds_of_a_cap_is_said_where_it_ends_a_run(
+    judge_files: list[str], store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reserved = [
+        JudgeCall(f"call_{n}", "judge:other", store.slates()[0].id, outcome, sent_as=f"call_{n}")
+        for n, outcome in enumerate(("unsettled", "unsettled", "label"))
+    ]
+    assert all(store.reserve_call(call) for call in reserved)
+    command = ["judge", *judge_files[:2], "--project", str(store.project)]
+    app.main([*command, "--calls", "7"])
+    told = capsys.readouterr().out
+    used = "7 of 7 calls by all judges together; 2 calls of other judges hold their most of it until they end"
+    assert f"the budget has no room for another call ({used}): 5 slates are left, and the same command goes on" in told
+    for call in reserved[:2]:
+        store.settle_call(replace(call, outcome="label"))
+    app.main([*command, "--calls", "7"])
+    assert "of other judges hold" not in capsys.readouterr().out
 
 
 @pytest.fixture
