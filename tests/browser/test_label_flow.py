@@ -375,34 +375,3 @@ def test_who_is_revoked_is_told_why_nothing_comes_and_goes_on_when_that_is_lifte
     page.keyboard.press("1")
     shown(page, "first")
     until(lambda: len(site.store.labels()) == 1)
-
-
-def test_the_time_of_an_answer_leaves_out_who_is_away(site: Site, page: Page) -> None:
-    ask(site.store, "second.", "a", "b")
-    ask(site.store, "first.", "a", "b")
-    page.clock.install()
-    page.add_init_script(
-        "let seen = 'visible';"
-        "Object.defineProperty(document, 'visibilityState', { get: () => seen });"
-        "window.turn = (to) => { seen = to; document.dispatchEvent(new Event('visibilitychange')); };"
-    )
-    page.goto(site.address)
-    shown(page, "first.")
-    for place in (300, 400):  # 20 seconds of reading before each move of the mouse
-        page.clock.fast_forward(20_000)
-        page.mouse.move(place, 300)
-    page.evaluate("turn('hidden')")
-    page.clock.fast_forward(20_000)  # less than who looks at the page may sit still
-    page.mouse.move(500, 300)
-    page.evaluate("turn('visible')")
-    page.clock.fast_forward(600_000)  # in sight, but nobody there: 30 seconds of it count
-    page.keyboard.press("1")
-    shown(page, "second.")
-    page.clock.fast_forward(10_000)
-    page.keyboard.press("1")
-    until(lambda: len(site.store.labels()) == 2)
-    first, second = (label.seconds for label in site.store.labels())
-    assert first is not None
-    assert second is not None
-    assert 70 <= first < 85
-    assert 10 <= second < 20
