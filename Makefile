@@ -25,7 +25,7 @@ demo: $(VENV)/.installed
 test:
 	@$(MAKE) --no-print-directory -j 2 debian check
 	@$(RUN) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder -m "not long and not alone"
-	@$(RUN) -m pytest -m "alone and not long" tests/browser tests/labeling/test_service.py
+	@$(RUN) -m pytest -m "alone and not long" tests/browser tests/labeling/test_serving.py
 
 debian:
 	@sh tests/get_debian_packages.sh

@@ -2,17 +2,8 @@
 
 from __future__ import annotations
 
-import http.client
 import json
-import re
-import signal
-import socket
-import subprocess
-import sys
 import threading
-import time
-import urllib.request
-from itertools import count
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -20,19 +11,11 @@ from typing import Any
 import pytest
 from api_client import client_of, post
 from fastapi.testclient import TestClient
+from service_world import KEYS, only_error, slate, submission
 
 from labeling.assignment import display_order, ranks_of_candidates
-from labeling.records import Annotator, Candidate, Lineage, Message, Prompt, Slate, UserError
-from labeling.service import api, create_app, serve
+from labeling.records import Annotator
 from labeling.store import Store
-
-KEYS = (f"test-key-{n}" for n in count())
-
-
-def slate(name: str, k: int = 2) -> Slate:
-    texts = tuple(Candidate(f"{name} {n}", f"secret-policy-{n}", n > 0) for n in range(k))
-    lineage = Lineage("secret-run", 7, "secret-selector", 0.125, "secret-rm", tuple(float(n) for n in range(k)))
-    return Slate(Prompt((Message("user", f"question {name}"),), category="secret-category"), texts, lineage)
 
 
 @pytest.fixture
@@ -43,20 +26,6 @@ def store(tmp_path: Path) -> Store:
 @pytest.fixture
 def client(store: Store) -> TestClient:
     return client_of(store)
-
-
-def submission(lease: dict[str, Any], ranks: list[int] | None = None, **more: Any) -> dict[str, Any]:
-    """What the page sends when the person answers this lease."""
-    outcome = "skip" if ranks is None else "ranked"
-    return {"client_key": next(KEYS), "slate": lease["slate"], "outcome": outcome, "ranks": ranks, **more}
-
-
-def only_error(reply: Any) -> str:
-    """The one line of an error reply."""
-    body = reply.json()
-    assert list(body) == ["error"]
-    assert "\n" not in body["error"]
-    return body["error"]
 
 
 # The rules of assignment
@@ -285,222 +254,6 @@ def test_progress_counts_by_annotator(client, store):
         "yours": 1,
         "waiting": {"pairs": 1, "rankings": 1},
     }
-
-
-# Bad input
-
-
-GOOD = {"client_key": "good-key-1", "slate": f"slate_{'0' * 16}", "outcome": "ranked", "ranks": [1, 2]}
-
-
-@pytest.mark.parametrize(
-    ("change", "complaint"),
-    [
-        ({"client_key": "short"}, "client_key"),
-        ({"client_key": "key with \ud800"}, "client_key"),
-        ({"slate": "slate_x'; DROP TABLE label"}, "slate"),
-        ({"annotator": "judge:j"}, "annotator"),
-        ({"annotator": ""}, "annotator"),
-        ({"annotator": "x" * 65}, "annotator"),
-        ({"annotator": "a\nb"}, "annotator"),
-        ({"mode": "triples"}, "mode"),
-        ({"outcome": "undone"}, "outcome"),
-        ({"outcome": "skip"}, "ranks are given exactly when"),
-        ({"ranks": None}, "ranks are given exactly when"),
-        ({"ranks": [1, 2.5]}, "ranks.1"),
-        ({"ranks": [True, 2]}, "ranks.0"),
-        ({"ranks": [0, 1]}, "ranks.0"),
-        ({"ranks": list(range(1, 11))}, "ranks"),
-        ({"seconds": -1}, "seconds"),
-        ({"seconds": float("nan")}, "seconds"),
-        ({"order": [0, 1]}, "order"),
-        ({"supersedes": "x"}, "supersedes"),
-        ({"\ud800": 1}, "unicode"),
-    ],
-)
-def test_a_bad_answer_is_refused_with_the_name_of_the_field(client, store, change, complaint):
-    store.add_slates([slate("a")])
-    reply = client.post(
-        "/api/submit", content=json.dumps({**GOOD, **change}), headers={"content-type": "application/json"}
-    )
-    assert reply.status_code == 422
-    assert complaint in only_error(reply)
-    assert store.labels(history=True) == []
-
-
-@pytest.mark.parametrize("ranks", [[1, 2, 3], [2, 3]])
-def test_ranks_that_do_not_fit_the_slate_are_refused(client, store, ranks):
-    store.add_slates([slate("a")])
-    lease = post(client, "lease")["lease"]
-    assert "ranks" in post(client, "submit", 422, **submission(lease, ranks))["error"]
-    assert post(client, "submit", **submission(lease, [1, 2]))["added"]  # the lease survived it
-
-
-@pytest.mark.parametrize(
-    "body", [b"", b"{", b"[1]", b"\xff\xfe", b'"' * 9, b"[" * 60_000, b"9" * 6000, b'{"client_key": 1}']
-)
-def test_what_is_no_request_is_refused(client, body):
-    for route in ("lease", "submit", "undo"):
-        reply = client.post(f"/api/{route}", content=body, headers={"content-type": "application/json"})
-        assert reply.status_code in (400, 422)
-        assert only_error(reply)
-
-
-def test_a_huge_body_is_refused_whether_it_says_its_length_or_not(client):
-    for content in (b"x" * 70_000, iter([b"x" * 1000] * 70)):
-        reply = client.post("/api/submit", content=content, headers={"content-type": "application/json"})
-        assert (reply.status_code, only_error(reply)) == (413, "the request is longer than 64 kB")
-
-
-@pytest.mark.parametrize("make", [api, create_app])
-def test_unknown_routes_and_methods_answer_in_json(make, store):
-    client = TestClient(make(store), base_url="http://127.0.0.1:7860", raise_server_exceptions=False)
-    for path, status, says in (
-        ("/api/nothing", 404, "there is no /api/nothing: /api/docs lists what there is"),
-        ("/api/", 404, "there is no /api/: /api/docs lists what there is"),
-        ("/api/lease", 405, "/api/lease takes POST, not GET"),
-    ):
-        reply = client.get(path)
-        assert (reply.status_code, only_error(reply)) == (status, says)
-    assert client.get("/api/openapi.json").status_code == 200
-
-
-def test_a_store_in_trouble_is_a_retry_and_not_a_crash(client, store, monkeypatch):
-    def full(*_: Any) -> None:
-        raise UserError("the disk is full: free some space")
-
-    monkeypatch.setattr(store, "answer_lease", full)
-    assert post(client, "submit", 503, **GOOD)["error"] == "the disk is full: free some space"
-
-
-# Other web sites
-
-
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {"origin": "http://evil.example"},
-        {"origin": "null"},
-        {"origin": "http://127.0.0.1:9999"},
-        {"origin": "http://[bad"},
-        {"sec-fetch-site": "cross-site"},
-        {"sec-fetch-site": "same-site"},
-        {"host": "evil.example:7860"},
-        {"host": "127.0.0.1.evil.example"},
-        {"host": "192.168.0.2:7860"},
-        {"host": ""},
-        {"host": "[::1"},
-    ],
-)
-def test_another_site_cannot_write(client, store, headers):
-    store.add_slates([slate("a")])
-    answer = submission(post(client, "lease")["lease"], [1, 2])
-    reply = client.post("/api/submit", json=answer, headers=headers)
-    assert reply.status_code == 403
-    assert only_error(reply)
-    assert "access-control-allow-origin" not in reply.headers
-    assert store.labels(history=True) == []
-
-
-def test_a_form_of_another_site_needs_no_preflight_and_is_refused_all_the_same(client, store):
-    reply = client.post("/api/lease", content="{}", headers={"content-type": "text/plain"})
-    assert reply.status_code == 422
-    assert store.annotators() == {}
-
-
-def test_a_rebound_name_cannot_even_read(client):
-    assert client.get("/api/progress", headers={"host": "evil.example"}).status_code == 403
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1:7860", "localhost:7860", "[::1]:7860", "localhost"])
-def test_our_own_pages_can_write(client, host):
-    headers = {"host": host, "origin": f"http://{host}", "sec-fetch-site": "same-origin"}
-    reply = client.post("/api/lease", json={}, headers=headers)
-    assert reply.status_code == 200
-    assert "frame-ancestors 'none'" in reply.headers["content-security-policy"]
-
-
-# Serving
-
-
-def fastest_reply(address: str, tries: int = 60) -> float:
-    """The shortest time, in seconds, of later POSTs over one connection (a fresh one has its ACKs sent at once)."""
-    connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=10)
-    seconds = []
-    for _ in range(tries):
-        start = time.perf_counter()
-        connection.request("POST", "/api/lease", b"{}", {"content-type": "application/json"})
-        connection.getresponse().read()
-        seconds.append(time.perf_counter() - start)
-    connection.close()
-    return min(seconds[tries // 2 :])
-
-
-def wakings(pid: int) -> int:
-    """How often the main thread of a process has waited and gone on, on Linux; 0 elsewhere."""
-    status = Path(f"/proc/{pid}/status")
-    found = re.search(r"^voluntary_ctxt_switches:\s*(\d+)", status.read_text() if status.exists() else "", re.M)
-    return int(found[1]) if found else 0
-
-
-SERVER = "import sys; from labeling.service import serve; from labeling.store import Store;"
-SERVER += "serve(Store(sys.argv[1]), '127.0.0.1', 0); print('closed', 'gradio' in sys.modules)"
-
-
-TAKEN = """
-import sys
-from labeling.records import UserError
-from labeling.service import serve
-from labeling.store import Store
-try:
-    serve(Store(sys.argv[1]), "127.0.0.1", int(sys.argv[2]))
-except UserError as error:
-    print(error, "gradio" in sys.modules)
-"""
-
-
-def test_a_taken_port_is_one_line_before_gradio_loads(store):
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
-        command = [sys.executable, "-c", TAKEN, str(store.project), str(port)]
-        said = subprocess.run(command, capture_output=True, text=True, timeout=30)
-    line = f"port {port} on 127.0.0.1 is taken: stop the other program or choose another with --port False\n"
-    assert (said.stdout, said.stderr) == (line, "")
-
-
-@pytest.mark.parametrize(
-    ("host", "port", "complaint"),
-    [("0.0.0.0", 7860, "without accounts, Prefloop serves this computer only"), ("127.0.0.1", 70000, "--port")],
-)
-def test_an_address_that_cannot_be_served_is_one_line(store, host, port, complaint):
-    with pytest.raises(UserError, match=complaint):
-        serve(store, host, port)
-
-
-@pytest.mark.alone
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-def test_it_says_where_it_is_and_stops_without_a_complaint(store, stop):
-    command = [sys.executable, "-c", SERVER, str(store.project)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
-        try:
-            line = server.stdout.readline()
-            address = re.fullmatch(r"Prefloop is at (http://127\.0\.0\.1:\d+)  \(Ctrl-C stops it\)\n", line)[1]
-            with urllib.request.urlopen(f"{address}/api/progress", timeout=10) as reply:
-                assert json.load(reply)["labels"] == 0
-            for page in ("/", "/live"):
-                from_elsewhere = urllib.request.Request(address + page, headers={"origin": "http://localhost:9999"})
-                with urllib.request.urlopen(from_elsewhere, timeout=10) as reply:
-                    assert "access-control-allow-origin" not in reply.headers
-                    assert b"gradio" in reply.read()
-            stream = urllib.request.urlopen(f"{address}/gradio_api/heartbeat/an-open-page", timeout=10)
-            assert fastest_reply(address) < 0.035  # with Nagle's algorithm on, none takes less than 40 ms
-            before = wakings(server.pid)
-            time.sleep(0.5)
-            assert wakings(server.pid) - before < 150  # Gradio's queue alone would be 1,000 a second
-        finally:
-            server.send_signal(stop)
-        assert (server.communicate(timeout=20), server.returncode) == (("closed True\n", ""), 0)
-        stream.close()
 
 
 def test_a_heartbeat_keeps_what_a_person_holds_and_nobody_elses(client: TestClient, store: Store) -> None:
