@@ -231,13 +231,15 @@ def measured(judges: Sequence[Judge], store: Store) -> Iterator[str]:
     said = [label for person in people for label in store.labels(annotator=person)]
     truth = truth_of(answers_of(said), known_answers(gold, (label for label in said if label.purpose == "adjudicate")))
     names = [judge.annotator.id for judge in judges]
-    own = [label for who in names for label in store.labels_on(who, list(truth)).values()]
+    own = [label for who in names for label in store.labels_on(who, list({pair.slate_id for pair in truth})).values()]
     audits = store.audits()
     found = reliabilities([*said, *own], annotators, gold, audits)
     against_people = {q.judge: q for q in store.judge_quality()}
     for judge, who in zip(judges, names, strict=True):
         fit = against_people.get(who)
-        checked = {id: side for id, side in truth.items() if not (fit and fit.audit) or id in audits[who]}
+        checked = {
+            pair: side for pair, side in truth.items() if not (fit and fit.audit) or pair.slate_id in audits[who]
+        }
         for line in calibrate(who, store, checked).lines():
             yield f"{who}: {line}"
         if fit:

@@ -199,7 +199,9 @@ def measured(store: Store) -> dict[str, Interval]:
     """What the product says of the judge, by its audit."""
     labels, audits = store.labels(), store.audits()
     people = truth_of(answers_of(label for label in labels if label.annotator == PERSON.id), {})
-    bias = calibrate(JUDGE.id, store, {id: side for id, side in people.items() if id in audits[JUDGE.id]}).bias
+    bias = calibrate(
+        JUDGE.id, store, {pair: side for pair, side in people.items() if pair.slate_id in audits[JUDGE.id]}
+    ).bias
     r = reliabilities(labels, store.annotators(), {}, audits)[JUDGE.id]
     accuracy = Interval(r.accuracy, r.low, r.high)
     flips = Interval(r.flip_rate, 2 * (1 - r.high), 2 * (1 - r.low))

@@ -28,6 +28,7 @@ sys.path.insert(0, str(HERE.parent))
 from judges.batch import label_slates
 from judges.calibration import calibrate
 from judges.config import load_judge
+from labeling.agreement import Pair
 from labeling.records import Candidate, Message, Prompt, Slate
 from labeling.store import Store
 
@@ -96,7 +97,12 @@ def judged(port: int, cities: int) -> None:
         judge = load_judge(path, HERE.parent / "data").checked(store)
         label_slates(judge, store.slates(), store)
         right = {slate.id: position for slate, position in asked}
-        truth = {id: 1 - 2 * position for id, position in right.items()} if cities == 2 else {}
+        truth = {
+            Pair(id, min(at, other), max(at, other)): 1 if at < other else -1
+            for id, at in right.items()
+            for other in range(cities)
+            if other != at
+        }
         print(f"\n{len(asked)} slates of {cities} answers")
         for line in (*judge.remarks, *calibrate(judge.annotator.id, store, truth).lines()):
             print(f"  {line}")

@@ -16,6 +16,8 @@ deserve cancels out: a place whose rank is r in the mean over the orders lifts w
     (K + 1 − 2r) / (K − 1),
 
 which is +1 where it always comes out first, −1 where always last, 0 where the place says nothing, and α for a pair.
+What the length does there is seen as in pairs, of which a ranking holds one verdict each: y = +1 where the answer that
+was shown earlier stands above the other.
 """
 
 from __future__ import annotations
@@ -36,12 +38,14 @@ class Vote(NamedTuple):
     """One verdict about a pair, seen from the answer that was shown first. group: numbers its slate.
 
     chosen, longer, better: +1 where that is the first answer, −1 where it is the second, 0 where neither is.
+    times: how many verdicts there are like this one.
     """
 
     group: int
     chosen: int
     longer: int
     better: int = 0
+    times: int = 1
 
 
 class Bias(NamedTuple):
@@ -88,22 +92,24 @@ def measure_places(lifts: Sequence[tuple[float, float]]) -> Places:
 def measure_bias(votes: Sequence[Vote]) -> Bias:
     """Fit the shares to the votes; where the truth of some is known, to those alone."""
     known = [vote for vote in votes if vote.better]
-    rows = np.array(known or votes, dtype=float).reshape(-1, 4)
-    group, y, longer, better = rows.T
+    rows = np.array(known or votes, dtype=float).reshape(-1, 5)
+    group, y, longer, better, times = rows.T
+    count = int(times.sum())
     design = np.column_stack([np.ones_like(y), longer, better][: 3 if known else 2])  # (N, 2 or 3)
     if len(np.unique(group)) <= design.shape[1]:
-        return Bias(UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN, len(rows))
-    inverse = np.linalg.pinv(design.T @ design)
-    shares = inverse @ design.T @ y
+        return Bias(UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN, count)
+    weighted = design * times[:, None]
+    inverse = np.linalg.pinv(design.T @ weighted)
+    shares = inverse @ weighted.T @ y
     _, slate = np.unique(group, return_inverse=True)
     scores = np.zeros((slate.max() + 1, design.shape[1]))
-    np.add.at(scores, slate, design * (y - design @ shares)[:, None])
+    np.add.at(scores, slate, weighted * (y - design @ shares)[:, None])
     covariance = inverse @ scores.T @ scores @ inverse
     fitted = [_interval(share, variance) for share, variance in zip(shares, np.diag(covariance), strict=True)]
     place, length, truth = fitted if known else (*fitted, UNKNOWN)
     signs = -np.sign(shares)
     noise = _interval(1 + signs @ shares, signs @ covariance @ signs, 0.0) if known else UNKNOWN
-    return Bias(place, length, truth, noise, len(rows))
+    return Bias(place, length, truth, noise, count)
 
 
 def _interval(value: float, variance: float, least: float = -1.0) -> Interval:

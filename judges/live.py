@@ -12,8 +12,8 @@ from math import isnan
 from typing import Protocol
 
 from judges.calibration import Books, Calibration, Observation, observe, replies_by_slate, summed
+from judges.slate_shares import SlateShare
 from labeling.intervals import Interval
-from labeling.quality import Share
 from labeling.records import Label, Slate
 
 EVERY = 2.0  # seconds between two looks
@@ -73,5 +73,5 @@ def _points(i: Interval) -> str:
     return f"{i.mean:+.0%} ± {max(i.high - i.mean, i.mean - i.low):.0%}"  # one side may be cut off at 100 %
 
 
-def _part(share: Share) -> str:
+def _part(share: SlateShare) -> str:
     return f"{share.part / share.whole:.0%}"

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from labeling.agreement import Answers
+from labeling.agreement import Answers, Pair
 
 FEWEST_PAIRS = 10
 
@@ -26,15 +26,15 @@ class Panel(NamedTuple):
     votes: float
 
 
-def measure_panel(answers: Answers, judges: Sequence[str], truth: Mapping[str, int]) -> Panel:
+def measure_panel(answers: Answers, judges: Sequence[str], truth: Mapping[Pair, int]) -> Panel:
     """The panel's effective number of votes, from pairs that all of its judges decided and whose truth is known.
 
-    truth: the better candidate of a pair's slate, +1 the first, −1 the second.
+    truth: the better candidate of each pair, +1 the first, −1 the second.
     """
     rows = [
-        [said[judge] != truth[pair.slate_id] for judge in judges]
+        [said[judge] != truth[pair] for judge in judges]
         for pair, said in answers.items()
-        if (pair.i, pair.j) == (0, 1) and pair.slate_id in truth and all(said.get(judge) for judge in judges)
+        if pair in truth and all(said.get(judge) for judge in judges)
     ]
     n, nothing = len(judges), float("nan")
     if n < 2 or len(rows) < FEWEST_PAIRS:

@@ -13,15 +13,16 @@ from conftest import Reply, Scripted, completion, slate
 
 from judges.batch import label_slates
 from judges.bias import Bias, Vote, measure_bias, measure_places, place_lifts
-from judges.calibration import calibrate, truth_of
+from judges.calibration import calibrate, observe, summed, truth_of
 from judges.config import load_judge
 from judges.orders import mean_ranks
 from judges.panel import effective_votes, mean_correlation, measure_panel
 from judges.reply import Reply as JudgeReply
+from judges.slate_shares import slate_share
 from judges.verdict import LETTERS
 from labeling.agreement import Pair, answers_of
-from labeling.intervals import Interval
-from labeling.records import Annotator, Label
+from labeling.intervals import Interval, wilson
+from labeling.records import Annotator, Label, Slate, pairs
 from labeling.store import Store
 
 DATA = Path(__file__).parents[2] / "data"
@@ -105,11 +106,13 @@ def test_a_planted_judge_through_its_own_books(
         longer = chance.randrange(2)
         texts[longer] += " It is long." * 3
         made = slate(f"Which door, {n}?", *(texts if (flip := chance.random() < 0.5) else texts[::-1]))
-        better[made.id] = 1 if flip else -1
+        better[Pair(made.id, 0, 1)] = 1 if flip else -1
         store.add_slates([made])
     store.add_annotator(Annotator("human:anna", "human"))
     ranks = {1: (1, 2), -1: (2, 1)}
-    store.add_labels(Label(id, "human:anna", "ranked", f"a{id}", ranks[side]) for id, side in better.items())
+    store.add_labels(
+        Label(pair.slate_id, "human:anna", "ranked", f"a{pair.slate_id}", ranks[side]) for pair, side in better.items()
+    )
 
     def reply(request: dict[str, Any], n: int) -> Reply:
         shown = request["messages"][-1]["content"]
@@ -159,13 +162,13 @@ def test_effective_votes() -> None:
 
 def test_a_panel_that_copies_is_one_vote_and_an_independent_one_is_many() -> None:
     chance = random.Random(1)
-    truth = {f"slate_{n}": chance.choice((1, -1)) for n in range(2000)}
+    truth = {Pair(f"slate_{n}", 0, 1): chance.choice((1, -1)) for n in range(2000)}
 
     def noisy(side: int) -> int:
         return side if chance.random() < 0.8 else -side
 
     judges = ["a", "b", "c"]
-    free = {Pair(id, 0, 1): {judge: noisy(side) for judge in judges} for id, side in truth.items()}
+    free = {pair: {judge: noisy(side) for judge in judges} for pair, side in truth.items()}
     copied = {pair: dict.fromkeys(judges, said["a"]) for pair, said in free.items()}
     assert measure_panel(copied, judges, truth).votes == pytest.approx(1.0)
     panel = measure_panel(free, judges, truth)
@@ -248,3 +251,112 @@ def test_slates_whose_places_are_not_all_known_lift_nothing() -> None:
     assert place_lifts({(0, 1): [1.0, 2.0], (1, 0): [1.0, 2.0]}) is None
     assert place_lifts({}) is None
     assert np.isnan(measure_places([(1.0, -1.0)]).first.mean)
+
+
+def three_answers(chance: random.Random, n: int) -> tuple[Slate, list[float]]:
+    """A slate of three answers of different lengths, and what each is worth, whatever its length."""
+    lengths, worth = [1, 2, 3], [1.0, 2.0, 3.0]
+    chance.shuffle(lengths)
+    chance.shuffle(worth)
+    return slate(
+        f"Which door, {n}?", *(f"{w:g}" + " door" * length for length, w in zip(lengths, worth, strict=True))
+    ), worth
+
+
+def truth_about(made: Slate, worth: Sequence[float]) -> dict[Pair, int]:
+    return {Pair(made.id, i, j): 1 if worth[i] > worth[j] else -1 for i, j in pairs(3)}
+
+
+def verdicts_about(made: Slate, worth: Sequence[float], length: float, chance: random.Random) -> list[JudgeReply]:
+    """Rankings in three orders, each by the lengths with this probability and else by what the answers are worth."""
+    replies = []
+    for first in range(3):
+        order = (first, (first + 1) % 3, (first + 2) % 3)
+        sizes = [float(len(candidate.text)) for candidate in made.candidates]
+        by = sizes if chance.random() < length else worth
+        replies.append(JudgeReply(order, ranking([-by[n] for n in order])))
+    return replies
+
+
+def test_the_length_bias_of_rankings_is_measured_within_its_interval() -> None:
+    draws, hits, means = 60, 0, []
+    for seed in range(draws):
+        chance, seen, truth = random.Random(seed), [], {}
+        for n in range(60):
+            made, worth = three_answers(chance, n)
+            truth |= truth_about(made, worth)
+            seen.append(observe(made, None, verdicts_about(made, worth, 0.3, chance), truth))
+        found = summed(seen)
+        assert (found.bias.votes, found.ranked_bias.votes) == (0, 60 * 3 * 3)
+        hits += covers(found.ranked_bias.length, 0.3)
+        means.append(found.ranked_bias.length.mean)
+    assert hits / draws >= 0.87  # 95 %, less three standard errors
+    assert np.mean(means) == pytest.approx(0.3, abs=0.02)
+    said = "\n".join(found.lines())
+    assert "rankings of three and more are swayed +" in said
+    assert "of 540 pairs in them" in said
+
+
+def test_the_longest_answer_is_the_baseline_of_rankings_too() -> None:
+    """The judge is right about all, the longest by chance. Three pairs of a slate are no three slates."""
+    chance, seen, truth, right = random.Random(3), [], {}, 0
+    for n in range(50):
+        made, worth = three_answers(chance, n)
+        truth |= truth_about(made, worth)
+        ranks = tuple(sorted(worth, reverse=True).index(w) + 1 for w in worth)
+        seen.append(observe(made, Label(made.id, "judge:j", "ranked", f"j{n}", ranks), [], truth))
+        sizes = [len(candidate.text) for candidate in made.candidates]
+        right += sum((sizes[i] > sizes[j]) == (worth[i] > worth[j]) for i, j in pairs(3))
+    found = summed(seen)
+    assert (found.agrees.part, found.agrees.whole, found.agrees.effective) == (150, 150, 50)
+    assert (found.longest.part, found.longest.whole) == (right, 150)
+    assert found.longer.part == right
+    assert found.longest.effective < 120
+    assert covers(found.longest.interval, 0.5)
+    assert "of 150 pairs; the longest answer: " in "\n".join(found.lines())
+
+
+def test_pairs_asked_one_by_one_in_a_slate_of_three_enter_the_bias() -> None:
+    made = slate("Which?", "a", "bb", "ccc")
+    replies = [JudgeReply(order, "[[A]]") for pair in pairs(3) for order in (pair, pair[::-1])]
+    seen = observe(made, None, replies, {Pair(made.id, 0, 2): -1})
+    assert (seen.counts["orders"], seen.counts["orders agree"]) == (3, 0)
+    assert sum(vote.times for vote in seen.votes) == 6
+    assert {(vote.chosen, vote.longer, vote.better): vote.times for vote in seen.votes} == {
+        (1, -1, 0): 2,
+        (1, 1, 0): 2,
+        (1, -1, -1): 1,
+        (1, 1, 1): 1,
+    }
+    sound = [
+        JudgeReply(order, "[[B]]" if order[0] < order[1] else "[[A]]") for order in ((0, 1), (1, 0), (1, 2), (2, 1))
+    ]
+    assert observe(made, None, sound).counts == {"orders": 2, "orders agree": 2}
+    assert summed([seen] * 5).bias.place == (1.0, 1.0, 1.0)
+
+
+def test_a_vote_that_counts_twice_is_two_votes() -> None:
+    votes = votes_of(4, 50, 0.2, 0.1, 0.2)
+    counted = measure_bias([vote._replace(times=2 if vote.chosen > 0 else 1) for vote in votes])
+    written_out = votes + [vote for vote in votes if vote.chosen > 0]
+    assert np.array(counted[:4]) == pytest.approx(np.array(measure_bias(written_out)[:4]))
+    assert counted.votes == len(written_out) > 100
+
+
+def test_the_interval_of_a_share_is_over_slates() -> None:
+    """Of six pairs nearly all are right on half of the slates, few on others: Wilson's over pairs is too narrow."""
+    draws, hits, narrow = 400, 0, 0
+    for seed in range(draws):
+        chance = random.Random(seed)
+        shares = [chance.choice((0.9, 0.3)) for _ in range(60)]
+        found = slate_share([(sum(chance.random() < p for _ in range(6)), 6) for p in shares])
+        hits += covers(found.interval, 0.6)
+        narrow += covers(wilson(found.part / found.whole, found.whole), 0.6)
+    assert 0.92 <= hits / draws <= 0.98
+    assert narrow / draws < 0.85
+    alone = slate_share([(1, 1)] * 30 + [(0, 1)] * 10)
+    assert alone.effective == pytest.approx(39)  # pairs of slates of their own: independent, but for S − 1
+    assert slate_share([(3, 3)] * 4).effective == 4
+    assert slate_share([(1, 2)] * 4).effective == 8
+    assert slate_share([(1, 3)]).effective == 1
+    assert np.isnan(slate_share([]).interval.mean)

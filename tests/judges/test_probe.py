@@ -15,7 +15,6 @@ from judges.config import load_judge
 from judges.endpoint_judge import EndpointJudge
 from judges.probe import PROBED
 from judges.reply import replies_in
-from labeling.quality import Share
 from labeling.store import Store
 
 DATA = Path(__file__).parents[2] / "data"
@@ -308,7 +307,7 @@ def test_samples_of_one_call_count_each(scripted: Scripted, judge_file: Callable
     (most, *_) = store.judge_attempts(judge.annotator.id)
     assert len(replies_in(most.reply)) == 4  # more than was asked for does not count
     bias = calibrate(judge.annotator.id, store, {})
-    assert bias.samples == Share(6, 12)  # of four replies three agree, in both orders
+    assert (bias.samples.part, bias.samples.whole) == (6, 12)  # of four replies three agree, in both orders
     scripted.reply = lambda request, n: several("[[A]]", "[[B]]")
     label_slates(load_judge(judge_file(scripted.url, name="u"), DATA), [first], store)
     assert [len(replies_in(c.reply)) for c in store.judge_attempts(store.labels()[-1].annotator)] == [1, 1]
