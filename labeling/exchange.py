@@ -120,8 +120,8 @@ def add_reading(store: Store, reading: Reading, split: Split | None = None, held
 def add_gold(store: Store, reading: Reading, split: Split | None = None) -> ImportReport:
     """Add the labelled slates of a file as items with a known answer, or nothing; see `StoredQuality.add_gold`.
 
-    A line's last ranked label is the known answer, and is not kept as a label. A prompt that is new is held out unless
-    its line or `split` says otherwise, so that no policy practises on it.
+    A line's last ranked label that stands and leaves no candidate out is the known answer, and is not kept as a label.
+    A prompt that is new is held out unless its line or `split` says otherwise, so that no policy practises on it.
     Raises UserError, with file and line, for a line without a ranked label, and as `add_gold` of the store does.
     """
     prompts = slates = gold = segments = kept = 0
@@ -129,9 +129,11 @@ def add_gold(store: Store, reading: Reading, split: Split | None = None) -> Impo
         splits = store.prompt_splits()
         for number, entry in reading.entries:
             try:
-                ranked = [label.ranks for label in entry.labels if label.ranks is not None]
+                replaced = {label.supersedes for label in entry.labels}
+                standing = [label for label in entry.labels if label.client_key not in replaced]
+                ranked = [label.ranks for label in standing if label.ranks is not None and not label.unranked]
                 if entry.slate is None or not ranked:
-                    raise UserError("--gold: this line holds no ranked answer that could be the known one")
+                    raise UserError("--gold: this line holds no ranked answer to all its candidates to go by")
                 asked = entry.split or split
                 prompt = replace(entry.prompt, split=asked or "heldout")
                 kept += asked not in (None, splits.setdefault(prompt.id, prompt.split))

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, model_validator
 
 from labeling.assignment import MOST_AHEAD, Mode, Queue
 from labeling.records import MAX_CANDIDATES, MAX_TEXT
 
+
+def _storable(text: str) -> str:
+    """The text. Raises ValueError for one that an export could write and no import would read."""
+    if "\0" in text:
+        raise ValueError("the character U+0000 cannot be kept: remove it")
+    return text
+
+
+STORABLE = AfterValidator(_storable)
 Name = Annotated[str, Field(pattern=r"^[\w.@-]{1,64}$")]
 SlateId = Annotated[str, Field(pattern=r"^slate_[0-9a-f]{16}$")]
 ClientKey = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{8,64}$")]
@@ -52,7 +61,7 @@ class SubmitRequest(UndoRequest):
     ranks: Annotated[list[Rank], Field(min_length=2, max_length=MAX_CANDIDATES)] | None = None
     unranked: Annotated[list[Place], Field(max_length=MAX_CANDIDATES)] = []
     strength: Annotated[float, Field(ge=0, le=1)] | None = None
-    reason: Annotated[str, Field(max_length=MAX_TEXT)] = ""
+    reason: Annotated[str, Field(max_length=MAX_TEXT), STORABLE] = ""
     flags: Annotated[list[Flag], Field(max_length=10)] = []
     criteria: Annotated[dict[Word, Literal["left", "right", "tie"]], Field(max_length=20)] = {}
     seconds: Annotated[float, Field(ge=0, le=86400, allow_inf_nan=False)] | None = None

@@ -25,10 +25,15 @@ def is_label_studio(keys: Iterable[str]) -> bool:
     return {"data", "annotations"} <= set(keys)
 
 
-def refuse_shortened(keys: Iterable[str]) -> None:
-    """Raise UserError for what JSON-MIN makes of an annotation: one object, in which answers stand among the data."""
+def refuse_shortened(keys: Iterable[str], called: str = "JSON-MIN") -> None:
+    """Raise UserError for what JSON-MIN or CSV makes of an annotation: one row, in which answers stand among the data.
+
+    called: which of the two.
+    """
     if {"annotation_id", "lead_time"} <= set(keys):
-        raise UserError("this is Label Studio's JSON-MIN, which shortens the answers: export the project again as JSON")
+        raise UserError(
+            f"this is Label Studio's {called}, which shortens the answers: export the project again as JSON"
+        )
 
 
 def read_label_studio(task: Mapping[str, Any]) -> tuple[Entry | None, list[str]]:

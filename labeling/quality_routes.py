@@ -9,6 +9,7 @@ from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from labeling.account_routes import account_of
+from labeling.label_requests import STORABLE
 from labeling.quality_tables import FIGURES, Table, as_csv
 from labeling.records import UserError
 from labeling.store import Store
@@ -18,7 +19,7 @@ class Revocation(BaseModel):
     """Why an annotator's labels are to count for nothing."""
 
     model_config = ConfigDict(extra="forbid")
-    reason: Annotated[str, Field(min_length=1, max_length=500)]
+    reason: Annotated[str, Field(min_length=1, max_length=500), STORABLE]
 
 
 def add_to(app: FastAPI, store: Store) -> None:

@@ -72,10 +72,14 @@ class StoredQuality(StoredSlates):
     def add_gold(self, slate_id: str, ranks: Sequence[int]) -> int:
         """Say which ranks are right for a slate; labels on it measure who gives them and never train.
 
-        Returns whether that is new. Raises UserError for a slate with another known answer, and for one that people
-        or judges have answered already or that a run asked about: its labels may have trained something.
+        Returns whether that is new. Raises UserError for ranks of the wrong length, for a slate with another known
+        answer, and for one that people or judges have answered already or that a run asked about: its labels may have
+        trained something.
         """
         with self.writing():
+            k = self.rows("SELECT k FROM slate WHERE id = ?", [slate_id])[0]["k"]
+            if len(ranks) != k:
+                raise UserError(f"the known answer has {len(ranks)} ranks for {k} candidates: give one for each")
             known = self.rows("SELECT ranks FROM gold_item WHERE slate_id = ?", [slate_id])
             if known:
                 if json.loads(known[0]["ranks"]) != list(ranks):

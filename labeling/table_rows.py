@@ -16,6 +16,7 @@ from typing import Any
 from labeling.argilla_records import is_argilla
 from labeling.exchange_lines import Format, ReadFormat, format_of_keys
 from labeling.jsonl import parse_value
+from labeling.label_studio import refuse_shortened
 from labeling.parquet_files import write_parquet
 from labeling.records import UserError
 from labeling.tables import Row, Table, write_csv
@@ -175,6 +176,10 @@ def chosen_columns(path: Path, table: Table) -> tuple[ReadFormat | None, tuple[s
     Raises UserError when the columns are of no known format.
     """
     every = (*table.columns, *table.unreadable)
+    try:
+        refuse_shortened(every, "CSV")
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
     if is_argilla(every):
         if table.unit == "line":
             raise UserError(f"{path}: a record of Argilla does not fit into CSV: export it as JSON or Parquet")

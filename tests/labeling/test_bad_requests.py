@@ -55,6 +55,7 @@ GOOD = {"client_key": "good-key-1", "slate": f"slate_{'0' * 16}", "outcome": "ra
         ({"order": [0, 1]}, "order"),
         ({"supersedes": "x"}, "supersedes"),
         ({"\ud800": 1}, "unicode"),
+        ({"reason": "a\0b"}, "reason: the character U+0000 cannot be kept"),  # no import would read its export
     ],
 )
 def test_a_bad_answer_is_refused_with_the_name_of_the_field(client, store, change, complaint):

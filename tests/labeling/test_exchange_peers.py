@@ -102,6 +102,12 @@ def test_a_shortened_export_of_label_studio_is_named(store: Store, tmp_path: Pat
     path.write_text(json.dumps([{**row, "annotation_id": 5, "created_at": "2024-01-01T00:00:00Z", "lead_time": 3.2}]))
     with pytest.raises(UserError, match=r"record 1: this is Label Studio's JSON-MIN.*export the project again as JSON"):
         import_file(store, path)
+    columns = {**row, "annotation_id": 5, "lead_time": 3.2}
+    table = tmp_path / "rows.csv"
+    table.write_text(f"{','.join(columns)}\n{','.join(map(str, columns.values()))}\n")
+    with pytest.raises(UserError, match=r"rows.csv: this is Label Studio's CSV.*export the project again as JSON"):
+        import_file(store, table)
+    assert store.slates() == []
 
 
 @pytest.mark.parametrize(

@@ -63,3 +63,26 @@ def test_two_known_answers_for_one_slate_and_lines_without_an_answer_are_named(s
     with pytest.raises(UserError, match=r"none.jsonl:1: --gold: this line holds no ranked answer"):
         add_gold(store, read_file(lines_of(tmp_path / "none.jsonl", {"prompt": "Tea?"})))
     assert store.gold() == {}
+
+
+def labelled(*answers: dict[str, Any]) -> dict[str, Any]:
+    said = [{"annotator": {"id": "ann", "kind": "human"}, "outcome": "ranked", **answer} for answer in answers]
+    return {"prompt": "Tea?", "candidates": [{"text": text} for text in ("Yes.", "No.", "Later.")], "labels": said}
+
+
+def test_a_known_answer_ranks_the_candidates_that_there_are(store: Store, tmp_path: Path) -> None:
+    line = labelled({"client_key": "four", "ranks": [1, 2, 3, 4]})
+    with pytest.raises(UserError, match=r"gold.jsonl:1: the known answer has 4 ranks for 3 candidates"):
+        add_gold(store, read_file(lines_of(tmp_path / "gold.jsonl", line)))
+    assert store.gold() == {}
+
+
+def test_what_was_taken_back_or_leaves_candidates_out_is_no_known_answer(store: Store, tmp_path: Path) -> None:
+    line = labelled(
+        {"client_key": "good", "ranks": [2, 1, 3]},
+        {"client_key": "part", "ranks": [2, 1, 2], "unranked": [0, 2]},
+        {"client_key": "gone", "ranks": [1, 2, 3]},
+        {"client_key": "undo", "outcome": "undone", "supersedes": "gone"},
+    )
+    add_gold(store, read_file(lines_of(tmp_path / "gold.jsonl", line)))
+    assert list(store.gold().values()) == [(2, 1, 3)]
