@@ -31,7 +31,7 @@ class ImportReport:
     splits_kept: lines that ask for another split than the one that their prompt already had; the old one stays.
     ignored: columns of a table, or keys of lines, that were left out.
     gold_new: slates with a known answer. segments_new: clips. requests_new: what people are to answer because a judge
-    did.
+    did. revoked_new: annotators who are revoked here too, as they were where the file comes from.
     """
 
     lines: int
@@ -45,6 +45,7 @@ class ImportReport:
     gold_new: int = 0
     segments_new: int = 0
     requests_new: int = 0
+    revoked_new: int = 0
 
     def __str__(self) -> str:
         new = f"{self.prompts_new} prompts, {self.slates_new} slates and {self.labels_new} labels are new"
@@ -52,6 +53,7 @@ class ImportReport:
         parts = [f"{self.lines} {self.unit}s read: {new}"]
         parts += [f"so are {self.segments_new} clips"] if self.segments_new else []
         parts += [f"so are {self.requests_new} requests to people"] if self.requests_new else []
+        parts += [f"{self.revoked_new} annotators are revoked, as the file says"] if self.revoked_new else []
         for reason in Counter(reason for _, reason in self.skipped):
             places = [str(number) for number, why in self.skipped if why == reason]
             where = ", ".join(places[:5]) + (", …" if len(places) > 5 else "")
@@ -86,14 +88,18 @@ def add_reading(store: Store, reading: Reading, split: Split | None = None, held
     """Add all that a file holds to the store, or nothing.
 
     A prompt's split is what its line says, else `split`, else drawn by a hash of how its conversation opens, so that
-    `heldout_share` of the conversations are held out and a conversation and its continuations never part.
+    `heldout_share` of the conversations are held out and a conversation and its continuations never part. What counted
+    for nothing where the file comes from does here too: answers to items with a known answer, and, where they are new,
+    those of revoked annotators.
     Raises UserError, with file and line, and leaves the store as it was.
     """
     if not 0 <= heldout_share <= 1:
         raise UserError(f"the held-out share lies in [0, 1], not {heldout_share}")
-    prompts = slates = labels = segments = requests = kept = 0
+    prompts = slates = labels = segments = requests = kept = gold = 0
+    revoked: dict[str, str] = {}
     with store.writing():
         splits, annotators = store.prompt_splits(), store.annotators()
+        before = frozenset(annotators)
         for number, entry in reading.entries:
             try:
                 asked = entry.split or split
@@ -102,11 +108,15 @@ def add_reading(store: Store, reading: Reading, split: Split | None = None, held
                 prompts += store.add_prompts([prompt])
                 segments += store.add_segments(entry.segments)
                 slates += store.add_slates([entry.slate] if entry.slate else [])
+                gold += store.add_gold(entry.slate.id, entry.gold) if entry.slate and entry.gold else 0
+                revoked |= {who: why for who, why in entry.revoked.items() if who not in before}
                 for annotator in entry.annotators:
                     _add_annotator(store, annotator, annotators)
                 labels += store.add_labels(entry.labels, entry.created)
-            except Conflict as error:
+            except UserError as error:
                 raise at_line(reading.path, number, error, reading.unit) from error
+        for who, why in revoked.items():  # after all labels: what is revoked does not stand, and cannot be superseded
+            store.revoke(who, why, "an import")
         judges = {annotator.id for annotator in annotators.values() if annotator.kind == "judge"}
         for number, entry in reading.entries:  # a table may have the judge's own label in a later row
             if strangers := {request.judge for request in entry.requests} - judges:
@@ -114,7 +124,9 @@ def add_reading(store: Store, reading: Reading, split: Split | None = None, held
                 raise at_line(reading.path, number, said, reading.unit)
             requests += store.request_people(entry.requests)
     new = (prompts, slates, labels, kept)
-    return ImportReport(reading.lines, *new, reading.skipped, reading.unit, reading.ignored, 0, segments, requests)
+    return ImportReport(
+        reading.lines, *new, reading.skipped, reading.unit, reading.ignored, gold, segments, requests, len(revoked)
+    )
 
 
 def add_gold(store: Store, reading: Reading, split: Split | None = None) -> ImportReport:
@@ -132,6 +144,7 @@ def add_gold(store: Store, reading: Reading, split: Split | None = None) -> Impo
                 replaced = {label.supersedes for label in entry.labels}
                 standing = [label for label in entry.labels if label.client_key not in replaced]
                 ranked = [label.ranks for label in standing if label.ranks is not None and not label.unranked]
+                ranked += [entry.gold] if entry.gold else []
                 if entry.slate is None or not ranked:
                     raise UserError("--gold: this line holds no ranked answer to all its candidates to go by")
                 asked = entry.split or split
@@ -211,6 +224,7 @@ def _won(what: Format, labeled: LabeledSlate, winner: int, loser: int) -> Iterat
 
 def _label_lines(store: Store, split: Split | None) -> Iterator[dict[str, Any]]:
     annotators, times = store.annotators(), store.label_times()
+    gold, revoked = store.gold(), store.revoked()
     history: dict[str, list[Any]] = {}
     for label in store.labels(history=True):
         history.setdefault(label.slate_id, []).append(label)
@@ -220,4 +234,7 @@ def _label_lines(store: Store, split: Split | None) -> Iterator[dict[str, Any]]:
     for slate in store.slates(split=split):
         segments = store.segments([candidate.clip for candidate in slate.candidates if candidate.clip])
         said = history.get(slate.id, ())
-        yield {"slate": slate.id, **label_line(slate, said, annotators, segments, times, requests[slate.id])}
+        line = label_line(slate, said, annotators, segments, times, requests[slate.id])
+        for who in (answer["annotator"] for answer in line["labels"]):
+            who |= {"revoked": revoked[who["id"]]} if who["id"] in revoked else {}
+        yield {"slate": slate.id, **line, **({"gold": gold[slate.id]} if slate.id in gold else {})}

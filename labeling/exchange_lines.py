@@ -39,7 +39,7 @@ PAIR_KEYS = PROMPT_KEYS - {"messages"} | {"chosen", "rejected"}
 # What TRL's and UltraFeedback's files of pairs have besides: beyond which answer was chosen, it is left out.
 PAIR_KEYS_NOT_READ = {"score_chosen", "score_rejected", "margin", "messages", "prompt_id"}
 UNPAIRED_KEYS = PROMPT_KEYS - {"messages"} | {"completion", "label"}
-LABEL_KEYS = PROMPT_KEYS | {"candidates", "lineage", "labels"}
+LABEL_KEYS = PROMPT_KEYS | {"candidates", "lineage", "gold", "labels"}
 KEYS: dict[Format, set[str]] = {
     "prompts": PROMPT_KEYS,
     "pairs": PAIR_KEYS,
@@ -53,7 +53,8 @@ class Entry:
     """One line as records.
 
     split: what the line itself asks for. annotators: those of the labels. created: when labels were given, in Unix
-    seconds by client_key, of those whose time is known. requests: why people were to answer the slate.
+    seconds by client_key, of those whose time is known. requests: why people were to answer the slate. gold: the known
+    answer, if there is one. revoked: why annotators whose labels count for nothing are revoked, by their ids.
     """
 
     prompt: Prompt
@@ -64,6 +65,8 @@ class Entry:
     segments: tuple[Segment, ...] = ()
     created: Mapping[str, float] = field(default_factory=dict)
     requests: tuple[HumanRequest, ...] = ()
+    gold: tuple[int, ...] = ()
+    revoked: Mapping[str, str] = field(default_factory=dict)
 
 
 def format_of(line: Mapping[str, Any]) -> ReadFormat:
@@ -219,11 +222,14 @@ def read_labels(line: Mapping[str, Any]) -> Entry:
     requests = tuple(_request(o, slate) for o in objects(lineage, "requests", []))
     answers = objects(line, "labels", [])
     labels = tuple(_label(answer, slate) for answer in answers)
-    annotators = tuple(_annotator(get(answer, "annotator", dict)) for answer in answers)
+    said_by = [get(answer, "annotator", dict) for answer in answers]
+    annotators = tuple(map(_annotator, said_by))
+    revoked = {get(o, "id", str): why for o in said_by if (why := get(o, "revoked", str, "").strip())}
     created = {
         label.client_key: get(answer, "created", float, None) for label, answer in zip(labels, answers, strict=True)
     }
-    return Entry(entry.prompt, entry.split, slate, annotators, labels, segments, known_times(created), requests)
+    said = (slate, annotators, labels, segments, known_times(created), requests, numbers(line, "gold", int), revoked)
+    return Entry(entry.prompt, entry.split, *said)
 
 
 def known_times(created: Mapping[str, float | None]) -> dict[str, float]:
@@ -263,7 +269,7 @@ def _request(o: Mapping[str, Any], slate: Slate) -> HumanRequest:
 
 
 def _annotator(o: Mapping[str, Any]) -> Annotator:
-    require_known(o, {"id", "kind", "weight", "flip_rate"}, "an annotator")
+    require_known(o, {"id", "kind", "weight", "flip_rate", "revoked"}, "an annotator")
     weight, flip_rate = get(o, "weight", float, 1.0), get(o, "flip_rate", float, 0.0)
     return Annotator(get(o, "id", str), get(o, "kind", str), weight, flip_rate)
 

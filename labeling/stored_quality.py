@@ -78,8 +78,8 @@ class StoredQuality(StoredSlates):
         """
         with self.writing():
             k = self.rows("SELECT k FROM slate WHERE id = ?", [slate_id])[0]["k"]
-            if len(ranks) != k:
-                raise UserError(f"the known answer has {len(ranks)} ranks for {k} candidates: give one for each")
+            if len(ranks) != k or not all(1 <= rank <= k for rank in ranks):
+                raise UserError(f"the known answer {list(ranks)} does not fit: give {k} ranks from 1 (best) to {k}")
             known = self.rows("SELECT ranks FROM gold_item WHERE slate_id = ?", [slate_id])
             if known:
                 if json.loads(known[0]["ranks"]) != list(ranks):

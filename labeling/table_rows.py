@@ -38,10 +38,12 @@ LABEL_COLUMNS: dict[str, type] = {  # list: a list or object in JSON
     "reward_model": str,
     "predicted": list,
     "requests": list,
+    "gold": list,
     "annotator": str,
     "kind": str,
     "weight": float,
     "flip_rate": float,
+    "revoked": str,
     "outcome": str,
     "ranks": list,
     "probability": float,
@@ -66,8 +68,14 @@ SLATE_LISTS = {
 }
 WITHOUT = {"clip": ""}  # what stands for a key that a candidate does not have, where that is not null
 LINEAGE = ("run", "iteration", "selector", "propensity", "reward_model", "predicted", "requests")
-MAY_LACK = {"requests"}  # tables that were exported before there were any
-ANNOTATOR = {"annotator": "id", "kind": "kind", "weight": "weight", "flip_rate": "flip_rate"}
+MAY_LACK = {"requests", "gold", "revoked"}  # tables that were exported before there were any
+ANNOTATOR = {
+    "annotator": "id",
+    "kind": "kind",
+    "weight": "weight",
+    "flip_rate": "flip_rate",
+    "revoked": "revoked",
+}
 SAID: tuple[str, ...] = (
     "outcome",
     "ranks",
@@ -156,12 +164,12 @@ def label_rows(line: Mapping[str, Any]) -> Iterator[Row]:
     slate |= {
         name: _json([c.get(key, WITHOUT.get(key)) for c in line["candidates"]]) for name, key in SLATE_LISTS.items()
     }
-    whence = {key: line["lineage"].get(key) for key in LINEAGE}
+    whence = {key: line["lineage"].get(key) for key in LINEAGE} | {"gold": line.get("gold")}
     slate |= {key: _json(cell) if isinstance(cell, list | tuple) else cell for key, cell in whence.items()}
     for label in line["labels"]:
         said = {key: label.get(key) for key in SAID}
         said |= {key: None if said[key] is None else _json(said[key]) for key in SAID if LABEL_COLUMNS[key] is list}
-        yield slate | said | {name: label["annotator"][key] for name, key in ANNOTATOR.items()}
+        yield slate | said | {name: label["annotator"].get(key) for name, key in ANNOTATOR.items()}
     if not line["labels"]:
         yield slate
 
@@ -242,6 +250,7 @@ def _label_line(row: Row) -> dict[str, Any]:
     ]
     line: dict[str, Any] = {"prompt": _talk(row["prompt"]), "split": row["split"], "category": row["category"]}
     line |= {"candidates": candidates, "lineage": {key: row[key] for key in LINEAGE}}
+    line["gold"] = row["gold"]
     said = {key: row[key] for key in SAID if row[key] is not None}
     if row["annotator"] is not None:
         said["annotator"] = {key: row[name] for name, key in ANNOTATOR.items()}

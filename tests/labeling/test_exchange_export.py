@@ -92,6 +92,39 @@ def test_what_people_were_sent_and_why_comes_back(full: Store, tmp_path: Path, n
     assert queues[0] == queues[1] == [APART.id, PAIR.id]  # as requested, and not as they came
 
 
+@pytest.mark.parametrize("name", ["labels.jsonl", "labels.csv", "labels.parquet"])
+def test_what_counts_for_nothing_does_so_in_the_other_project_too(full: Store, tmp_path: Path, name: str) -> None:
+    full.add_gold(APART.id, (2, 1))
+    full.add_labels([Label(APART.id, "ann", "ranked", "checked", (1, 2)), Label(PAIR.id, "ann", "ranked", "p", (1, 2))])
+    full.add_labels([Label(PAIR.id, "ann", "ranked", "changed", (2, 1), supersedes="p")])
+    full.revoke("ann", "answers at random", "me")
+    export_file(full, tmp_path / name, "labels")
+    other = Store(tmp_path / "other", create=True)
+    report = import_file(other, tmp_path / name)
+    assert (report.gold_new, report.revoked_new) == (1, 1)
+    assert "and 1 slates have a known answer; 1 annotators are revoked, as the file says" in str(report)
+    assert other.gold() == full.gold() == {APART.id: (2, 1)}
+    assert other.revoked() == full.revoked() == {"ann": "answers at random"}
+    assert other.labeled_slates() == full.labeled_slates()
+    assert (by_key(other, True), by_key(other, False)) == (by_key(full, True), by_key(full, False))
+    again = import_file(other, tmp_path / name)
+    assert (again.labels_new, again.gold_new, again.revoked_new) == (0, 0, 0)
+    other.restore("ann")
+    import_file(other, tmp_path / name)
+    assert other.revoked() == {}  # who is known here stays as they are
+
+
+def test_a_slate_that_taught_here_is_no_known_answer_by_import(full: Store, tmp_path: Path) -> None:
+    other = Store(tmp_path / "other", create=True)
+    export_file(full, tmp_path / "labels.jsonl", "labels")
+    import_file(other, tmp_path / "labels.jsonl")
+    other.add_labels([Label(APART.id, "ann", "ranked", "taught", (1, 2))])
+    full.add_gold(APART.id, (2, 1))
+    export_file(full, tmp_path / "labels.jsonl", "labels")
+    with pytest.raises(UserError, match=r"labels.jsonl:\d: the slate slate_\w+ teaches already"):
+        import_file(other, tmp_path / "labels.jsonl")
+
+
 @pytest.mark.parametrize(
     ("request_", "says"),
     [

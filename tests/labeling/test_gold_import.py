@@ -72,7 +72,7 @@ def labelled(*answers: dict[str, Any]) -> dict[str, Any]:
 
 def test_a_known_answer_ranks_the_candidates_that_there_are(store: Store, tmp_path: Path) -> None:
     line = labelled({"client_key": "four", "ranks": [1, 2, 3, 4]})
-    with pytest.raises(UserError, match=r"gold.jsonl:1: the known answer has 4 ranks for 3 candidates"):
+    with pytest.raises(UserError, match=r"gold.jsonl:1: the known answer .1, 2, 3, 4. does not fit: give 3 ranks"):
         add_gold(store, read_file(lines_of(tmp_path / "gold.jsonl", line)))
     assert store.gold() == {}
 
