@@ -141,9 +141,10 @@ def _parser() -> argparse.ArgumentParser:
         help="which table (default annotators)",
     )
     sub.add_argument("--csv", action="store_true", help="print the figure as CSV")
-    sub.add_argument("--revoke", metavar="ANNOTATOR", help="let this annotator's labels count for nothing")
     sub.add_argument("--reason", default="", help="why; needed with --revoke")
-    sub.add_argument("--restore", metavar="ANNOTATOR", help="let a revoked annotator's labels count again")
+    way = sub.add_mutually_exclusive_group()
+    way.add_argument("--revoke", metavar="ANNOTATOR", help="let this annotator's labels count for nothing")
+    way.add_argument("--restore", metavar="ANNOTATOR", help="let a revoked annotator's labels count again")
     sub = add("report", report, "write a run as one self-contained HTML file")
     sub.add_argument("file", type=Path)
     sub.add_argument("--run", help="the run's name (default: the newest)")
@@ -241,6 +242,8 @@ def accounts(options: argparse.Namespace) -> None:
 
     from labeling.store import Store
 
+    if options.name and not options.invite:
+        raise UserError("--name says whom an invitation is for: give --invite too")
     store = Store(options.project)
     if options.invite:
         secret = store.invite(options.invite, "the command line", name=options.name)
@@ -249,7 +252,13 @@ def accounts(options: argparse.Namespace) -> None:
     if options.close:
         store.change_account(options.close, closed=True)
     if options.password:
-        store.change_password(options.password, getpass(f"new password for {options.password}: "))
+        try:
+            password = getpass(f"new password for {options.password}: ")
+        except EOFError as error:
+            raise UserError(
+                "--password: no password came: type it, or send it as a line to the standard input"
+            ) from error
+        store.change_password(options.password, password)
     if not (options.invite or options.close or options.password):
         for account in store.accounts():
             remarks = [word for word, true in (("program", account.script), ("closed", account.closed)) if true]
@@ -261,6 +270,8 @@ def quality(options: argparse.Namespace) -> None:
     from labeling.quality_tables import as_csv, as_text
     from labeling.store import Store
 
+    if options.reason and not options.revoke:
+        raise UserError("--reason says why somebody is revoked: give --revoke too")
     store = Store(options.project)
     if options.revoke:
         stood = store.revoke(options.revoke, options.reason, "the command line")

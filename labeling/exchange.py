@@ -16,7 +16,7 @@ from labeling.exchange_lines import Format, label_line, pair_line, prompt_line, 
 from labeling.exchange_reading import Reading, read_file
 from labeling.jsonl import write_objects
 from labeling.raw_files import Unit, at_line
-from labeling.records import Annotator, LabeledSlate, Prompt, Split, UserError, content_id
+from labeling.records import Annotator, LabeledSlate, Prompt, Split, UserError, content_id, printable
 from labeling.store import Conflict, Store
 from labeling.table_rows import write_table
 
@@ -63,7 +63,9 @@ class ImportReport:
             parts.append(f"{asked}: it keeps its own")
         if self.ignored:
             more = ", …" if len(self.ignored) > 8 else ""
-            parts.append(f"columns or keys not read: {', '.join(name[:40] for name in self.ignored[:8])}{more}")
+            parts.append(
+                f"columns or keys not read: {', '.join(printable(name[:40]) for name in self.ignored[:8])}{more}"
+            )
         return "; ".join(parts)
 
 

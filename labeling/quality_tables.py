@@ -15,9 +15,10 @@ from labeling.judge_quality import JudgeQuality
 from labeling.leaderboard import Standing
 from labeling.prediction_powered import WinRate
 from labeling.quality import Quality, Share
-from labeling.records import Label
+from labeling.records import Label, printable
 from labeling.soft_labels import FITTERS
 from labeling.stored_requests import RequestCount
+from labeling.tables import guarded
 
 FIGURES = (
     "annotators",
@@ -47,7 +48,7 @@ def as_csv(table: Table) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(table.columns)
     for row in table.rows:
-        writer.writerow("" if cell is None else _harmless(cell) if isinstance(cell, str) else cell for cell in row)
+        writer.writerow(guarded(cell) for cell in row)
     return out.getvalue()
 
 
@@ -62,11 +63,7 @@ def as_text(table: Table) -> str:
 
 
 def _told(cell: Cell) -> str:
-    return "–" if cell is None else f"{cell:.3g}" if isinstance(cell, float) else str(cell)
-
-
-def _harmless(text: str) -> str:
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+    return "–" if cell is None else f"{cell:.3g}" if isinstance(cell, float) else printable(str(cell))
 
 
 def annotators(quality: Quality) -> Table:

@@ -59,6 +59,11 @@ class InvalidRecord(UserError):
     """A record that breaks its own rules (an empty prompt, ranks of the wrong length, …)."""
 
 
+def printable(text: str) -> str:
+    """The text on one line, without what a terminal obeys instead of showing it."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)
+
+
 def content_id(kind: str, *parts: Any) -> str:
     """Return `kind_` + 16 hex digits of the SHA-256 of the parts in canonical JSON."""
     text = json.dumps(parts, ensure_ascii=False, sort_keys=True, separators=(",", ":"))

@@ -69,12 +69,13 @@ class StoredAccounts(ProjectDatabase):
 
         Whoever joins by an invitation for a name goes on with the labels that stand under it: so people keep their own
         when labels were given before there were accounts, or come from another project. Raises UserError for an unknown
-        role, and for a name that is taken or does not fit.
+        role, and for a name that is taken, does not fit or is nearly that of other labels.
         """
         secret, now = new_secret(), time.time()
         with self.writing() as db:
             if name:
                 self._refuse_taken(check_name(name))
+                self._refuse_nearly(name)
             values = [secret_id(secret), check_role(role), by, now, now + seconds, name]
             db.execute("INSERT INTO invite VALUES (?, ?, ?, ?, ?, NULL, ?)", values)
         return secret
@@ -112,7 +113,9 @@ class StoredAccounts(ProjectDatabase):
             if only not in ("", name):
                 raise UserError(f"this invitation is for {only!r}: join under that name, or ask for another one")
             self._refuse_taken(name)
-            if not only and self._has_labels(name) and not (role == "owner" and not self.accounts()):
+            if only or (role == "owner" and not self.accounts()):
+                self._refuse_nearly(name)
+            elif self._names_of_labels(name):
                 raise UserError(
                     f"there are labels of a {name!r} already: choose another name, or, if they are yours, ask an owner "
                     "for an invitation for that name"
@@ -136,13 +139,21 @@ class StoredAccounts(ProjectDatabase):
         """The accounts whose name people would take for this one."""
         return [account for account in self.accounts() if alike(account.name) == alike(name)]
 
-    def _has_labels(self, name: str) -> bool:
-        """Whether a person of such a name labelled before accounts were there, or elsewhere."""
+    def _refuse_nearly(self, name: str) -> None:
+        """Raise UserError where labels stand under nearly this name alone: they would not go with the account."""
+        found = self._names_of_labels(name)
+        if found and name not in found:
+            raise UserError(
+                f"there are labels of a {found[0]!r}, not {name!r}: take that very name, or quite another one"
+            )
+
+    def _names_of_labels(self, name: str) -> list[str]:
+        """Under which names like this one a person labelled before accounts were there, or elsewhere."""
         rows = self.rows(
             "SELECT id FROM annotator WHERE EXISTS (SELECT 1 FROM label WHERE annotator = annotator.id) "
             "AND substr(id, 1, 6) = 'human:'"
         )
-        return any(alike(row["id"][6:]) == alike(name) for row in rows)
+        return [row["id"][6:] for row in rows if alike(row["id"][6:]) == alike(name)]
 
     def sign_in(self, name: str, password: str, address: str, browser: str = "") -> str:
         """The secret of a new browser session. browser: what `know_browser` gave to this one before.
@@ -252,7 +263,8 @@ class StoredAccounts(ProjectDatabase):
     def change_account(self, name: str, role: Role | None = None, closed: bool | None = None) -> None:
         """Give an account another role, close it (which ends its sessions) or open it again.
 
-        Raises UserError for an unknown account, and when no open owner would be left.
+        The open invitations of who is no owner any more end too: they would be a way back. Raises UserError for an
+        unknown account, and when no open owner would be left.
         """
         with self.writing() as db:
             if not self.rows("SELECT 1 FROM account WHERE name = ?", [name]):
@@ -263,6 +275,8 @@ class StoredAccounts(ProjectDatabase):
                 db.execute("UPDATE account SET closed = ? WHERE name = ?", [time.time() if closed else None, name])
             if closed:
                 db.execute("DELETE FROM session WHERE account = ?", [name])
+            if closed or role not in (None, "owner"):
+                db.execute("DELETE FROM invite WHERE created_by = ? AND used_by IS NULL", [name])
             if not self.rows("SELECT 1 FROM account WHERE role = 'owner' AND closed IS NULL"):
                 raise UserError(f"{name} is the last owner: make another one first")
 
@@ -270,6 +284,10 @@ class StoredAccounts(ProjectDatabase):
         """Set a password and end every session of the account, tokens too. Raises UserError."""
         kept = hash_password(password)
         with self.writing() as db:
+            if any(account.name == name and account.script for account in self.accounts()):
+                raise UserError(
+                    f"{name} is a program, which has tokens and no password: its labels would be a person's"
+                )
             if not db.execute("UPDATE account SET password = ? WHERE name = ?", [kept, name]).rowcount:
                 raise UserError(f"there is no account {name[:80]!r}")
             db.execute("DELETE FROM session WHERE account = ?", [name])

@@ -118,13 +118,13 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, An
         writer.writerow(columns)
         count = 0
         for row in rows:
-            writer.writerow([_guarded(row[name]) for name in columns])
+            writer.writerow([guarded(row[name]) for name in columns])
             count += 1
         stream.detach()
     return count
 
 
-def _guarded(cell: Any) -> Any:
+def guarded(cell: Any) -> Any:
     """A cell that no spreadsheet takes for a formula. `_shown` is its inverse, for every text."""
     if isinstance(cell, bool):
         return "true" if cell else "false"

@@ -289,4 +289,12 @@ def test_a_table_as_text_and_csv() -> None:
     table = Table(("name", "share"), (("ann", 0.123456), ("b", None)))
     assert as_text(table) == "name  share\nann   0.123\nb     –\n"
     assert as_csv(table) == "name,share\nann,0.123456\nb,\n"
+
+
+@pytest.mark.parametrize("formula", ["=1+1", " =1+1", "＝1+1", "\n=1", "\t@x"])
+def test_no_name_is_a_formula_in_a_spreadsheet_or_a_command_in_a_terminal(formula: str) -> None:
+    table = Table(("name", "share"), ((formula, -0.5),))
+    assert list(csv.reader(as_csv(table).splitlines(keepends=True)))[1] == [f"'{formula}", "-0.5"]
+    hidden = Table(("name",), (("\x1b[31mred\nhuman:ann\u202e",),))
+    assert as_text(hidden) == "name\n\ufffd[31mred\ufffdhuman:ann\ufffd\n"
     assert as_text(Table(("name",), ())) == "nothing yet\n"
