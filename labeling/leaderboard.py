@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from labeling.intervals import Interval
+from labeling.intervals import Interval, wilson
 from labeling.records import LabeledSlate
 
 PRIOR = 0.05  # weight of ½·θ²: less than a tenth of one comparison
@@ -22,7 +22,11 @@ STEPS = 25
 
 @dataclass(frozen=True)
 class Standing:
-    """A policy's score in [0, 1] with its 95 % interval (bootstrap over slates), and its number of comparisons."""
+    """A policy's score in [0, 1] with its 95 % interval, and its number of comparisons.
+
+    The interval is the bootstrap's over slates, and where that is narrower, Wilson's for as many slates as show the
+    policy: who won all of three draws the same three again and again, and that is no certainty.
+    """
 
     policy: str
     score: Interval
@@ -37,7 +41,7 @@ def leaderboard(slates: Iterable[LabeledSlate]) -> list[Standing]:
         policies = [c.policy for c in labeled.slate.candidates]
         for q in labeled.preferences:
             a, b = policies[q.i], policies[q.j]
-            if a and b and a != b:
+            if a and b and a != b and q.weight > 0:
                 first, second = (names.setdefault(name, len(names)) for name in (a, b))
                 rows.append((number, first, second, q.p, q.weight))
     if not rows:
@@ -52,10 +56,11 @@ def leaderboard(slates: Iterable[LabeledSlate]) -> list[Standing]:
         drawn.append(_scores(len(names), first_of, second_of, p, weight * times))
     low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
     counts = np.bincount(np.concatenate([first_of, second_of]), minlength=len(names))
-    found = [
-        Standing(name, Interval(float(score[n]), float(low[n]), float(high[n])), int(counts[n]))
-        for name, n in names.items()
-    ]
+    found = []
+    for name, n in names.items():
+        seen = wilson(float(score[n]), np.unique(slate[(first_of == n) | (second_of == n)]).size)
+        interval = Interval(seen.mean, min(float(low[n]), seen.low), max(float(high[n]), seen.high))
+        found.append(Standing(name, interval, int(counts[n])))
     return sorted(found, key=lambda s: -s.score.mean)
 
 

@@ -258,6 +258,19 @@ def test_the_leaderboard_follows_a_chain_and_survives_certainty() -> None:
     assert leaderboard([compared("same", "a", "a", 1.0)]) == []
 
 
+def test_a_policy_that_always_won_is_as_sure_as_its_slates_are_many() -> None:
+    widths = []
+    for slates in (1, 5, 50):
+        best, worst = leaderboard([compared(f"{n}", "good", "poor", 1.0) for n in range(slates)])
+        # Wilson's lower end for a share of one among n is n / (n + 1.96²); the score itself is a little less than one.
+        assert best.score.low == pytest.approx(slates / (slates + 1.96**2), abs=0.05)
+        assert worst.score.high == pytest.approx(1 - best.score.low)
+        widths.append(best.score.high - best.score.low)
+    assert widths == sorted(widths, reverse=True)
+    heavy, light = compared("x", "good", "poor", 1.0), Preference("s", 0, 1, 1.0, weight=0.0)
+    assert leaderboard([LabeledSlate(heavy.slate, (), (light,))]) == []  # who counts for nothing compares nothing
+
+
 def test_figures_are_files_and_formulas_are_disarmed(store: Store) -> None:
     store.add_annotator(Annotator("=HYPERLINK(1)", "human"))
     store.revoke("=HYPERLINK(1)", "+1+1", "owner")
