@@ -168,6 +168,13 @@ UPDATE slate SET closed = 0 WHERE closed = 1
 ELEVENTH = """
 ALTER TABLE invite ADD COLUMN name TEXT NOT NULL DEFAULT '';
 """
+TWELFTH = """
+DROP VIEW repeated;
+CREATE VIEW repeated AS
+    SELECT label.* FROM label LEFT JOIN label AS later ON later.supersedes = label.client_key
+    WHERE later.seq IS NULL AND label.outcome != 'undone' AND label.purpose = 'repeat'
+    AND label.annotator NOT IN (SELECT annotator FROM revoked);
+"""
 
 
 def first_shape(db: Database) -> None:
@@ -225,6 +232,11 @@ def invitations_for_names(db: Database) -> None:
     _run_all(db, ELEVENTH)
 
 
+def revoked_repeats(db: Database) -> None:
+    """Answers to planned repeats do not stand either when their annotator is revoked."""
+    _run_all(db, TWELFTH)
+
+
 def _run_all(db: Database, statements: str) -> None:
     for statement in statements.split(";\n"):
         if statement.strip():
@@ -243,6 +255,7 @@ STEPS = (
     known_browsers,
     taken_slates,
     invitations_for_names,
+    revoked_repeats,
 )
 
 

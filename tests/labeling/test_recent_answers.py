@@ -121,3 +121,18 @@ def test_the_task_says_what_is_asked(client, store):
     assert (task["strength"], task["criteria"]) == (True, ["tone", "facts"])
     assert "<h1>Be kind</h1>" in task["guidelines"]["html"]
     assert "<script>" not in task["guidelines"]["html"]
+
+
+def test_whoever_is_revoked_does_not_learn_which_answers_were_repeats(client, store):
+    store.add_slates(slate(f"s{n}") for n in range(30))
+    store.set_settings({"repeat_rate": "0.5"})
+    for _ in range(30):
+        answered(client)
+    before, counted = recent(client), store.counts()
+    assert len(store.labels(history=True)) - len(store.labels()) > 2
+    store.revoke("human:local", "at random", "owner")
+    assert recent(client) == []
+    assert store.counts() == {}
+    assert store.quality().annotators[0].first_place.whole == 0  # as of all that stands, and not of repeats alone
+    store.restore("human:local")
+    assert (recent(client), store.counts()) == (before, counted)
