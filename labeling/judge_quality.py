@@ -76,9 +76,9 @@ def measuring(labels: Sequence[Label], people: Collection[str], audits: Audits) 
 
 def people_say(labels: Iterable[Label], people: Collection[str]) -> dict[Pair, float]:
     """People's mean answer to each pair, of 1, ½ or 0 each. A decision of a dispute counts alone."""
-    theirs = [label for label in labels if label.annotator in people and label.ranks is not None]
-    decided = {label.slate_id for label in theirs if label.purpose == "adjudicate"}
-    said = answers_of(label for label in theirs if label.purpose == "adjudicate" or label.slate_id not in decided)
+    theirs = [label for label in labels if label.annotator in people]
+    decided = {label.slate_id for label in theirs if label.decides}
+    said = answers_of(label for label in theirs if label.decides or label.slate_id not in decided)
     return {pair: (1 + mean(sides.values())) / 2 for pair, sides in said.items()}
 
 

@@ -86,7 +86,7 @@ def reliabilities(
     """
     people, judges = (_of_kind(annotators, kind) for kind in ("human", "judge"))
     teaching = measuring([label for label in labels if label.purpose == "teach"], people, audits)
-    decided = [label for label in labels if label.purpose == "adjudicate"]
+    decided = [label for label in labels if label.decides]
     return fit_reliability(answers_of(teaching), people, judges, known_answers(gold, decided))
 
 
@@ -104,12 +104,12 @@ def disputed_slates(labels: Iterable[Label], people: Collection[str]) -> list[st
     """Slates on which two people name opposite sides of a pair, and that nobody decided; in the order of the labels."""
     by_slate: dict[str, list[Label]] = defaultdict(list)
     for label in labels:
-        if label.annotator in people and label.ranks is not None:
+        if label.annotator in people and (label.decides or label.ranks is not None):
             by_slate[label.slate_id].append(label)
     return [
         slate
         for slate, given in by_slate.items()
-        if all(label.purpose != "adjudicate" for label in given)
+        if not any(label.decides for label in given)
         and any({1, -1} <= set(said.values()) for said in answers_of(given).values())
     ]
 

@@ -260,6 +260,11 @@ class Label:
             permutation = sorted(self.order) == list(range(len(self.order)))
             _require(permutation, f"order must be a permutation of the candidates, not {list(self.order)}")
 
+    @property
+    def decides(self) -> bool:
+        """Whether it settles what people contradict each other on. Whoever was asked to and skips leaves it open."""
+        return self.purpose == "adjudicate" and self.outcome != "skip"
+
 
 @dataclass(frozen=True)
 class JudgeCall:

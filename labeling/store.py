@@ -321,7 +321,7 @@ class Store(StoredLeases, StoredJudging, StoredRuns, StoredAccounts, StoredWebho
 
 def _counting(labels: Sequence[Label]) -> tuple[Label, ...]:
     """The labels of a slate that teach: a decision, if there is one."""
-    return tuple(label for label in labels if label.purpose == "adjudicate") or tuple(labels)
+    return tuple(label for label in labels if label.decides) or tuple(labels)
 
 
 def _json(values: Sequence[int] | None) -> str | None:

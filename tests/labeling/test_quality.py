@@ -206,6 +206,25 @@ def test_what_people_contradict_each_other_on_is_decided_once(store: Store) -> N
     assert of(store, "human:bob").reliability.accuracy > 0.8 > of(store, "human:ann").reliability.accuracy
 
 
+@pytest.mark.parametrize(("outcome", "decided"), [("skip", False), ("both_bad", True)])
+def test_whoever_skips_a_dispute_leaves_it_open_and_both_bad_is_a_decision(
+    store: Store, outcome: str, decided: bool
+) -> None:
+    open_ = slate("open")
+    say(store, "human:ann", open_, (1, 2))
+    say(store, "human:bob", open_, (2, 1))
+    client = client_of(store)
+    asked = {"annotator": "cid", "queue": "disputed"}
+    held = client.post("/api/lease", json=asked).json()["lease"]
+    answer = {"client_key": "decision-2", "slate": held["slate"], "outcome": outcome}
+    assert client.post("/api/submit", json=asked | answer).json()["lease"] is None  # they are not asked again
+    [labeled] = store.labeled_slates()
+    assert [p.p for p in labeled.preferences] == ([] if decided else [1.0, 0.0])
+    assert store.quality().disputed == (0 if decided else 1)
+    store.add_annotator(Annotator("human:dan", "human"))
+    assert (lease(store, "human:dan", queue="disputed") is None) == decided
+
+
 def test_the_queues_are_kept_apart(store: Store) -> None:
     new, disputed = slate("new"), slate("disputed")
     store.add_slates([new])
