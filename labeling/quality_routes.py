@@ -37,13 +37,13 @@ def add_to(app: FastAPI, store: Store) -> None:
         headers = {"content-disposition": f'attachment; filename="{figure}.csv"'}
         return PlainTextResponse(as_csv(_figure(store, figure)), media_type="text/csv", headers=headers)
 
-    @app.post("/api/annotators/{name}/revoke")
+    @app.post("/api/annotators/{name:path}/revoke")
     def revoke(name: str, why: Revocation, request: Request) -> dict[str, int]:
         """Let an annotator's labels count for nothing from now on; says how many stood."""
         account = account_of(request)
         return {"labels": _or_409(lambda: store.revoke(name, why.reason, account.name if account else "local"))}
 
-    @app.post("/api/annotators/{name}/restore")
+    @app.post("/api/annotators/{name:path}/restore")
     def restore(name: str) -> dict[str, int]:
         """Let a revoked annotator's labels count again; says how many."""
         return {"labels": _or_409(lambda: store.restore(name))}

@@ -160,6 +160,14 @@ def test_revoking_over_http_stops_whoever_labels(store: Store) -> None:
     assert client.post("/api/lease", json={"annotator": "ann"}).status_code == 200
 
 
+def test_a_name_with_a_slash_is_revoked_from_the_page_too(store: Store) -> None:
+    store.add_annotator(Annotator("judge:org/model", "judge"))
+    client, address = client_of(store), "/api/annotators/judge%3Aorg%2Fmodel"
+    assert client.post(f"{address}/revoke", json={"reason": "x"}).json() == {"labels": 0}
+    assert store.revoked() == {"judge:org/model": "x"}
+    assert client.post(f"{address}/restore").json() == {"labels": 0}
+
+
 # Deciding
 
 
