@@ -234,7 +234,7 @@ def table() -> str:
 
     runs = finished()
     lines = [
-        "| task | steps | arm | seeds | labels | return [95 % CI] | of the way to `true` | steps/s |",
+        "| task | steps | arm | seeds | labels | return [95 % CI] | of the way to `true` | at commit |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for task in TASKS:
@@ -248,7 +248,7 @@ def table() -> str:
             if found:
                 mean, low, high = bootstrap([r["return"] for r in found])
                 share = (mean - start) / (goal - start) if goal != start else float("nan")
-                speed = sum(r["steps_per_second"] for r in found) / len(found)
+                commits = ", ".join(sorted({r["git"] for r in found}))
                 cells = [
                     task,
                     f"{found[0]['environment_steps']:,.0f}",
@@ -256,7 +256,7 @@ def table() -> str:
                     str(len(found)),
                     str(found[0]["labels"]),
                 ]
-                cells += [f"{mean:.1f} [{low:.1f}, {high:.1f}]", f"{100 * share:.0f} %", f"{speed:,.0f}"]
+                cells += [f"{mean:.1f} [{low:.1f}, {high:.1f}]", f"{100 * share:.0f} %", commits]
                 lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
