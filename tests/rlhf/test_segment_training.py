@@ -153,11 +153,13 @@ def test_the_decay_shrinks_the_weights_of_its_own_member() -> None:
     # Nobody answered, so the gradient is 0 and only the decay acts: (1 − 0.5·0.003)² after two steps.
     data = gather([("s", [np.ones((2, 3)), np.zeros((2, 3))], [])])
     model = model_of()
+    model.direct.weight.data.fill_(1.0)  # zeros at first, which cannot shrink
     fitted = fit_segments(model, data, (0.5, 0.0, 0.0), SegmentFit(2, 3e-3, 4, 0, 1))
-    before, after = model.layers[0].weight.data, fitted.state["layers.0.weight"]
-    assert torch.allclose(after[0], before[0] * (1 - 0.5 * 3e-3) ** 2, rtol=1e-5)
-    assert (after[0].abs() < before[0].abs()).all()
-    assert torch.allclose(after[1:], before[1:], rtol=1e-6)
+    for name, layer in (("layers.0", model.layers[0]), ("direct", model.direct)):
+        before, after = layer.get_parameter("weight").data, fitted.state[f"{name}.weight"]
+        assert torch.allclose(after[0], before[0] * (1 - 0.5 * 3e-3) ** 2, rtol=1e-5)
+        assert (after[0].abs() < before[0].abs()).all()
+        assert torch.allclose(after[1:], before[1:], rtol=1e-6)
 
 
 def test_the_decay_arrives_within_one_fit() -> None:
