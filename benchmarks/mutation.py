@@ -32,7 +32,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast  # noqa: F401
 ROOT = Path(__file__).resolve().parents[1]
 NOT_COPIED = shutil.ignore_patterns(".*", "__pycache__", "results", "pictures", "*.egg-info", "build", "dist")
 TIMEOUT = 300  # seconds; one that hangs the tests is noticed, too
-UPDATE = ("test_policy_update", "test_update_terms", "test_every_recipe")
+UPDATE = ("test_policy_update", "test_update_terms", "test_every_recipe", "test_noted_forward")
 # The test modules of tests/rlhf that concern a file of rlhf, quick ones first.
 TESTS = {
     "masked": ("test_masked",),
@@ -49,14 +49,17 @@ TESTS = {
     "majority": ("test_majority",),
     "step_splitting": ("test_step_splitting",),
     "policy_samples": ("test_policy_samples",),
-    "logprobs": ("test_logprobs",),
+    "logprobs": ("test_logprobs", "test_noted_forward"),
+    "noted_forward": ("test_noted_forward",),
+    "linear_layers": ("test_noted_forward", "test_sampling"),
+    "sampling": ("test_sampling", "test_noted_forward"),
     "shared_prompts": ("test_sampling",),
     "bradley_terry": ("test_bradley_terry",),
     "recipes": ("test_recipes",),
     "recipe_options": ("test_run_config", "test_rewards", "test_recipes"),
     "packing": ("test_packing", "test_logprobs"),
     "reward_model": ("test_packing",),
-    "language_subject": ("test_update_figures",),
+    "language_subject": ("test_update_figures", "test_noted_forward"),
     "targets": ("test_targets", *UPDATE),
     "rollout": ("test_rewards", "test_policy_samples", *UPDATE),
     "optimiser_step": ("test_targets", *UPDATE),

@@ -97,9 +97,8 @@ def policy_steps(job: Job) -> dict[str, Any]:
     for _ in range(job["steps"]):
         took: dict[str, float] = {}
         with timed(took, "sampling"):
-            responses = sample(
-                backbone, policy.model, job["prompts"], job["responses"], job["new_tokens"], 1.0, generator
-            )
+            prompts, each, longest = job["prompts"], job["responses"], job["new_tokens"]
+            responses = sample(backbone, policy.model, prompts, each, longest, 1.0, generator, note=len(prompts))
         lengths = {len(s.ids) for row in responses for s in row}
         assert lengths == {job["new_tokens"]}, f"lengths {lengths}: nothing may end a response here"
         with timed(took, "scoring"):
@@ -108,7 +107,8 @@ def policy_steps(job: Job) -> dict[str, Any]:
                 rest(reward_model.decoder)
         with timed(took, "reference"):
             groups, _ = choose(collect(job["prompts"], responses, scores)[0], recipe.samples, generator)
-            rollout = assemble(policy, learner.critic, groups, job["new_tokens"], 1.0, job["token_budget"])
+            budget = job["token_budget"]
+            rollout = assemble(policy, learner.critic, groups, job["new_tokens"], 1.0, budget, note=True)
         with timed(took, "update"):
             update(learner, rollout, recipe, Setting(1.0, job["token_budget"]), generator)
         phases.append(took)

@@ -93,7 +93,9 @@ class LanguageSubject:
             stream = torch_stream(config.seed, iteration, "sample")
             prompts = [*train, *apart]
             version = f"policy-{iteration - 1}"
-            both = answer(self.policy, prompts, each, config, version, stream, progress, self.temperature)
+            # Only the first optimiser step has the weights that sampled.
+            note = min(learn, len(train)) if self._keeps_forwards else 0
+            both = answer(self.policy, prompts, each, config, version, stream, progress, self.temperature, note)
         # Never a held-out prompt, however few train prompts there are.
         self.learned = take(both, 0, min(learn, len(train)))
         self.asked, self.held = take(both, 0, len(train)), take(both, len(train), len(both.prompts))
@@ -182,6 +184,7 @@ class LanguageSubject:
                     drawn.missing,
                     drawn.unused,
                     recompute,
+                    self._keeps_forwards,
                 )
                 terms = self._likelihoods(iteration, recipe, rollout, answers)
                 rest(self.reward_model.decoder)
@@ -202,6 +205,11 @@ class LanguageSubject:
             figures["gold_of_best"] = best
         found = [g for row in by_prompt for g in row if g is not None]
         return Improved(figures, figures.get("reward_mean"), sum(found) / len(found) if found else None)
+
+    @property
+    def _keeps_forwards(self) -> bool:
+        """Whether forwards are noted for the update, which pays where its first optimiser step takes all samples."""
+        return self.config.make_recipe().minibatches == 1 and self.config.sampling.old_logp == "sampled"
 
     def _more(self, iteration: int, attempt: int) -> Answers:
         """Answers to as many other train prompts, for filters that left too few."""

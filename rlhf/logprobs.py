@@ -6,6 +6,7 @@ here has (tokens, V) numbers. What backward needs of the vocabulary is computed 
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch.nn.functional import linear
 
 from labeling.records import UserError
 from rlhf.backbones import Backbone, decoder_of, device_of, head_of
+from rlhf.noted_forward import Noted
 from rlhf.packing import Group, Packed, hidden_states, pack
 from rlhf.shared_prefix import Prefix, prefill
 
@@ -27,26 +29,36 @@ def token_logprobs(
     temperature: float,
     entropy_gradient: bool = False,
     prefix: Prefix | None = None,
+    noted: Noted | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Log-probability of each response token and entropy of its distribution, at the sampling temperature.
 
     `logp_t = z_t[y_t]/τ − logsumexp(z_t/τ)`, `H_t = −Σ_v π_t(v) log π_t(v)` (nats; its gradient only when asked for).
-    prefix: tokens that stand before every row. Returns two (N, T) tensors, 0 outside the mask.
+    prefix: tokens that stand before every row. noted: what sampling at this temperature, by these weights, has noted of
+    the packed tokens; it spares the products. Returns two (N, T) tensors, 0 outside the mask.
     """
-    states = hidden_states(decoder_of(model), packed, prefix)
+    with noted.notes.giving(noted.places) if noted else nullcontext():
+        states = hidden_states(decoder_of(model), packed, prefix)
     picked = states[packed.row[:, None], packed.before][packed.mask]  # (n, H)
+    drawn_from = (noted.log_z, noted.entropy) if noted else None
     logp, entropy = selective_log_softmax(
-        picked, head_of(model), packed.tokens[packed.mask], temperature, entropy_gradient
+        picked, head_of(model), packed.tokens[packed.mask], temperature, entropy_gradient, drawn_from
     )
     blank = torch.zeros(packed.mask.shape, dtype=logp.dtype, device=logp.device)
     return blank.masked_scatter(packed.mask, logp), blank.masked_scatter(packed.mask, entropy)
 
 
 def selective_log_softmax(
-    states: Tensor, head: nn.Module, tokens: Tensor, temperature: float, entropy_gradient: bool = False
+    states: Tensor,
+    head: nn.Module,
+    tokens: Tensor,
+    temperature: float,
+    entropy_gradient: bool = False,
+    known: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """`log π(y)` and `H(π)` with `π = softmax(head(h)/τ)`, for (n, H) states and (n,) tokens. Returns (n,) and (n,).
 
+    known: (n,) log Z and (n,) H of these distributions; without them a product with the whole head finds them.
     Numbers are in float32 at least. Raises UserError when the head is not a plain linear map.
     """
     if type(head) is not nn.Linear:
@@ -56,10 +68,10 @@ def selective_log_softmax(
         )
     weight, bias = head.weight, head.bias
     if not torch.is_grad_enabled() or not (states.requires_grad or weight.requires_grad):
-        return _forward(states, weight, bias, tokens, temperature)[:2]
+        return _distribution(states, weight, bias, tokens, temperature, known)[:2]
     if not entropy_gradient and not weight.requires_grad and (bias is None or not bias.requires_grad):
         return _by_frozen_head(states, weight, bias, tokens, temperature)
-    logp, entropy = _SelectiveLogSoftmax.apply(states, weight, bias, tokens, temperature)
+    logp, entropy = _SelectiveLogSoftmax.apply(states, weight, bias, tokens, temperature, known)
     return logp, entropy if entropy_gradient else entropy.detach()
 
 
@@ -85,9 +97,15 @@ class _SelectiveLogSoftmax(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, states: Tensor, weight: Tensor, bias: Tensor | None, tokens: Tensor, temperature: float
+        ctx: Any,
+        states: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        tokens: Tensor,
+        temperature: float,
+        known: tuple[Tensor, Tensor] | None,
     ) -> tuple[Tensor, Tensor]:
-        logp, entropy, log_z = _forward(states, weight, bias, tokens, temperature)
+        logp, entropy, log_z = _distribution(states, weight, bias, tokens, temperature, known)
         ctx.save_for_backward(states, weight, bias, tokens, log_z, entropy)
         ctx.temperature = temperature
         ctx.set_materialize_grads(False)
@@ -118,7 +136,7 @@ class _SelectiveLogSoftmax(torch.autograd.Function):
             d_weight.index_add_(0, tokens, of_chosen * states)
         if d_bias is not None:
             d_bias.index_add_(0, tokens, of_chosen[:, 0])
-        return d_states, d_weight, d_bias, None, None
+        return d_states, d_weight, d_bias, None, None, None
 
 
 def _blocks(rows: int, vocabulary: int) -> list[slice]:
@@ -131,6 +149,22 @@ def _logits(states: Tensor, weight: Tensor, bias: Tensor | None, block: slice, t
     """(n, width) of the scaled logits, in float32 at least."""
     z = linear(states, weight[block], None if bias is None else bias[block])
     return z.to(torch.promote_types(z.dtype, torch.float32)).div_(temperature)
+
+
+def _distribution(
+    states: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    tokens: Tensor,
+    temperature: float,
+    known: tuple[Tensor, Tensor] | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(n,) log-probabilities, entropies and log Z: with the last two known, the chosen logits say the first."""
+    if known is None:
+        return _forward(states, weight, bias, tokens, temperature)
+    log_z, entropy = known
+    z = torch.linalg.vecdot(states, weight[tokens]) + (0 if bias is None else bias[tokens])
+    return z.to(log_z.dtype) / temperature - log_z, entropy.clone(), log_z
 
 
 def _forward(

@@ -59,10 +59,11 @@ def answer(
     generator: torch.Generator,
     on_token: Callable[[int, int], None] = lambda done, total: None,
     temperature: float | None = None,
+    note: int = 0,
 ) -> Answers:
     """Sample responses from the policy, in batches of at most `token_budget` tokens of cache.
 
-    temperature: the run's own by default; 0 is greedy.
+    temperature: the run's own by default; 0 is greedy. note: of how many prompts, the first ones, forwards are kept.
     """
     backbone = policy.backbone
     ids = [encode_prompt(backbone, p) for p in prompts]
@@ -81,6 +82,7 @@ def answer(
             config.sampling.temperature if temperature is None else temperature,
             generator,
             lambda done, total, b=b: on_token(b * total + done, batches * total),  # type: ignore[misc]
+            note=max(0, note - b * width),
         )
     candidates = [
         tuple(Candidate(decode_response(backbone, list(s.ids)), version, s.finished) for s in row) for row in sampled

@@ -16,6 +16,7 @@ from labeling.records import UserError
 from rlhf.auxiliary import Likelihood, clipped_value_loss
 from rlhf.divergences import k3
 from rlhf.logprobs import token_logprobs
+from rlhf.noted_forward import Noted, joined
 from rlhf.packing import Packed, micro_batches, pack
 from rlhf.policy import Policy
 from rlhf.recipes import Recipe
@@ -112,10 +113,15 @@ def make_step(rollout: Rollout, targets: Targets, recipe: Recipe, chosen: list[i
 
 @dataclass(frozen=True)
 class Batch:
-    """Some prompts of a step, laid out for one forward. rows: (n,) of their responses in the rollout."""
+    """Some prompts of a step, laid out for one forward. rows: (n,) of their responses in the rollout.
+
+    noted, values_noted: what is kept of forwards of the policy and of the critic over all of it, or None.
+    """
 
     packed: Packed
     rows: Tensor
+    noted: Noted | None
+    values_noted: Noted | None
 
     def cut(self, x: Tensor) -> Tensor:
         """(n, t) of a (N, T) tensor of the rollout, on the device of the forward."""
@@ -126,13 +132,15 @@ def batches(policy: Policy, rollout: Rollout, chosen: Sequence[int], token_budge
     """The chosen prompts as micro-batches of at most `token_budget` padded tokens."""
     first = first_candidates(rollout.groups)
     device = next(policy.model.parameters()).device
-    groups = [rollout.groups[i] for i in chosen]
+    cut = micro_batches([rollout.groups[i] for i in chosen], token_budget)
     return [
         Batch(
-            pack([groups[i] for i in part], policy.backbone.pad_id, device),
-            candidate_rows(first, [chosen[i] for i in part]),
+            pack([rollout.groups[i] for i in part], policy.backbone.pad_id, device),
+            candidate_rows(first, part),
+            joined([rollout.noted[i] for i in part]),
+            joined([rollout.values_noted[i] for i in part]),
         )
-        for part in micro_batches(groups, token_budget)
+        for part in ([chosen[i] for i in numbers] for numbers in cut)
     ]
 
 
@@ -162,7 +170,9 @@ def take_step(
         mask, old_logp, w = part.cut(rollout.mask), part.cut(rollout.old_logp), part.cut(step.weights)
         advantages = part.cut(estimate.advantages)
         learn_entropy = recipe.entropy_bonus > 0
-        logp, entropy = token_logprobs(policy.model, part.packed, setting.temperature, entropy_gradient=learn_entropy)
+        logp, entropy = token_logprobs(
+            policy.model, part.packed, setting.temperature, entropy_gradient=learn_entropy, noted=part.noted
+        )
         ratio = recipe.ratio(logp, old_logp, mask)
         surrogate = recipe.surrogate(Tokens(logp, ratio, advantages, mask, whole, place[part.rows]))
         objective = (w * surrogate.objective).sum()
@@ -212,7 +222,8 @@ def whole_step(
     logp = torch.zeros(rollout.mask.shape)
     for part in parts:
         width = part.packed.mask.shape[1]
-        logp[part.rows, :width] = token_logprobs(learner.policy.model, part.packed, setting.temperature)[0].cpu()
+        found, _ = token_logprobs(learner.policy.model, part.packed, setting.temperature, noted=part.noted)
+        logp[part.rows, :width] = found.cpu()
     logp, mask = logp[step.rows], rollout.mask[step.rows] & (rollout.count[step.rows] > 0)[:, None]
     ratio = recipe.ratio(logp, rollout.old_logp[step.rows], mask)
     advantages, noise = targets.estimate.advantages[step.rows], step.noise[step.rows]
@@ -257,7 +268,7 @@ def fit_values(
     tokens = counts[rows].sum().item()
     total = 0.0
     for part in batches(learner.policy, rollout, chosen, setting.token_budget):
-        values = critic.values(part.packed)
+        values = critic.values(part.packed, part.values_noted)
         losses = clipped_value_loss(values, part.cut(rollout.values), part.cut(returns), value_clip)
         loss = (losses * part.cut(counts)).sum() / tokens
         loss.backward()
@@ -282,5 +293,6 @@ def _apply(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], max
     if not math.isfinite(norm):
         raise UserError(f"the update has a gradient of size {norm}: lower learning_rate or max_grad_norm in [recipe]")
     optimizer.step()
+    torch.autograd.graph.increment_version(parameters)  # a fused step does not, and notes of forwards go by it
     optimizer.zero_grad(set_to_none=True)
     return norm

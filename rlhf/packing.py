@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad, scaled_dot_product_attention
 
 from rlhf.attention import attention_by
+from rlhf.backbones import device_of
 from rlhf.shared_prefix import Prefix
 
 
@@ -109,7 +110,7 @@ def hidden_states(decoder: nn.Module, packed: Packed, prefix: Prefix | None = No
     prefix: tokens that stand before every row, and are not among the L.
     """
     config: Any = getattr(decoder, "config", None)
-    if packed.input_ids.device.type != "cpu" or getattr(config, "_attn_implementation", None) != "sdpa":
+    if not piecewise(decoder):
         return _masked(decoder, packed, prefix)
     real, before = packed.owner >= 0, prefix.tokens if prefix else 0
     pieces = _Pieces(packed.lengths, before, next(decoder.parameters()).dtype)
@@ -125,6 +126,12 @@ def hidden_states(decoder: nn.Module, packed: Packed, prefix: Prefix | None = No
     if real.all():
         return states.view(*real.shape, -1)
     return states.new_zeros(*real.shape, states.shape[-1]).masked_scatter(real[..., None], states)
+
+
+def piecewise(decoder: nn.Module) -> bool:
+    """Whether attention is computed piece by piece, and all else for real tokens only, in one row."""
+    config: Any = getattr(decoder, "config", None)
+    return device_of(decoder).type == "cpu" and getattr(config, "_attn_implementation", None) == "sdpa"
 
 
 def _masked(decoder: nn.Module, packed: Packed, prefix: Prefix | None) -> Tensor:

@@ -12,6 +12,8 @@ from dataclasses import replace
 import torch
 
 from rlhf.auxiliary import Likelihood
+from rlhf.kept_memory import memory_kept
+from rlhf.noted_forward import forget
 from rlhf.optimiser_step import Learner, Setting, critic_values, fit_values, make_step, share, take_step
 from rlhf.recipes import Recipe
 from rlhf.rollout import Rollout
@@ -19,6 +21,7 @@ from rlhf.shaping import adapt_beta
 from rlhf.targets import explained_variance, make_targets, monte_carlo_returns, rollout_figures, shaped
 
 
+@memory_kept()
 def update(
     learner: Learner,
     rollout: Rollout,
@@ -49,6 +52,7 @@ def update(
             step = make_step(rollout, targets, recipe, part.tolist(), noise)
             beside = [share(term, split[n].tolist(), parts) for term, split in zip(likelihoods, extra, strict=True)]
             steps.append(take_step(learner, rollout, targets, recipe, setting, step, beside))
+            forget([*rollout.noted, *rollout.values_noted])  # the weights are others now
             on_step(len(steps), recipe.epochs * parts)
     learner.updates += 1
     metrics = {key: sum(s[key] for s in steps) / len(steps) for key in steps[0]}

@@ -8,12 +8,14 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from rlhf.backbones import Backbone, decoder_of, device_of
+from rlhf.noted_forward import Noted
 from rlhf.packing import Group, Packed, hidden_states, micro_batches, pack
 
 Adaptation = Literal["full", "lora", "head"]
@@ -40,9 +42,10 @@ class ScoreModel(nn.Module):
         states = hidden_states(self.decoder, packed)[packed.row, packed.last]
         return self.head(states)[:, 0].float()
 
-    def values(self, packed: Packed) -> Tensor:
-        """(N, T) normalised value of the state before each token."""
-        states = hidden_states(self.decoder, packed)[packed.row[:, None], packed.before]
+    def values(self, packed: Packed, noted: Noted | None = None) -> Tensor:
+        """(N, T) normalised value of the state before each token. noted: what is kept of a forward over them."""
+        with noted.notes.giving(noted.places) if noted else nullcontext():
+            states = hidden_states(self.decoder, packed)[packed.row[:, None], packed.before]
         return ((self.head(states)[..., 0].float() - self.mean) / self.std) * packed.mask
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,7 +17,8 @@ from torch import Tensor
 from rlhf.filters import FilterFn
 from rlhf.logprobs import token_logprobs
 from rlhf.masked import masked_mean
-from rlhf.packing import Group, micro_batches, pack
+from rlhf.noted_forward import Noted, Notes, of_group
+from rlhf.packing import Group, micro_batches, pack, piecewise
 from rlhf.policy import Policy
 from rlhf.reward_model import ScoreModel
 from rlhf.rewards import Scores, Steps
@@ -51,6 +53,8 @@ class Rollout:
     step_scores: (N, T) step rewards at the ends of steps, NaN elsewhere, or None. longest: the most tokens allowed.
     missing: responses left out for want of a reward. unused: responses that the filter left out. mismatch: mean of
     |noted − recomputed| log-probabilities, where they were computed again and so no step can tell any more.
+    noted: for each group what is kept of the policy's forwards over it while sampling, or None. values_noted: of the
+    critic's forward over it.
     """
 
     groups: tuple[Group, ...]
@@ -67,6 +71,8 @@ class Rollout:
     missing: int = 0
     unused: int = 0
     mismatch: float | None = None
+    noted: tuple[Noted | None, ...] = ()
+    values_noted: tuple[Noted | None, ...] = ()
 
 
 def collect(
@@ -120,10 +126,12 @@ def assemble(
     missing: int = 0,
     unused: int = 0,
     recompute: bool = False,
+    note: bool = False,
 ) -> Rollout:
     """Add reference log-probabilities and the critic's values, one packed forward each.
 
     recompute: take the sampling policy's log-probabilities from a forward too, instead of those noted while sampling.
+    note: keep the critic's forward for its first optimiser step.
     Raises ValueError when there is no response.
     """
     if not scored:
@@ -139,8 +147,10 @@ def assemble(
         if step_scores is not None:
             for end, value in r.steps or ((len(r.sampled.ids) - 1, r.score),):
                 step_scores[n, end] = r.score if value is None else value
-    noted, ref_logp = old_logp.clone(), torch.zeros(shape)
+    sampled_logp, ref_logp = old_logp.clone(), torch.zeros(shape)
     values = None if critic is None else torch.zeros(shape)
+    notes = Notes(critic, critic.decoder) if critic is not None and note and piecewise(critic.decoder) else None
+    values_noted: list[Noted | None] = [None] * len(groups)
     device = next(policy.model.parameters()).device
     first = first_candidates(groups)
     for batch in micro_batches(groups, token_budget):
@@ -153,7 +163,12 @@ def assemble(
             if recompute:
                 old_logp[rows, :width] = token_logprobs(policy.model, packed, temperature)[0].cpu()
             if critic is not None and values is not None:
-                values[rows, :width] = critic.values(packed).cpu()
+                keep = notes is not None and notes.room_for(sum(groups[i].tokens for i in batch))
+                with notes.taking(slice(None)) if notes and keep else nullcontext():
+                    values[rows, :width] = critic.values(packed).cpu()
+                if notes and keep:
+                    for i, known in zip(batch, notes.last_pass([groups[i].tokens for i in batch]), strict=True):
+                        values_noted[i] = known
     baselines = [g.baseline for g in scored for _ in g.responses]
     return Rollout(
         groups,
@@ -169,7 +184,9 @@ def assemble(
         longest,
         missing,
         unused,
-        masked_mean((noted - old_logp).abs(), mask).item() if recompute else None,
+        masked_mean((sampled_logp - old_logp).abs(), mask).item() if recompute else None,
+        tuple(of_group([r.sampled.noted for r in g.responses], len(g.prompt)) for g in scored),
+        tuple(values_noted),
     )
 
 

@@ -51,7 +51,7 @@ def test_gradients_pass_gradcheck(bias: bool) -> None:
     states, head = world(bias)
 
     def outputs(states: Tensor, *parameters: Tensor) -> tuple[Tensor, Tensor]:
-        return logprobs._SelectiveLogSoftmax.apply(states, *parameters, *([] if bias else [None]), TOKENS, 0.7)
+        return logprobs._SelectiveLogSoftmax.apply(states, *parameters, *([] if bias else [None]), TOKENS, 0.7, None)
 
     assert torch.autograd.gradcheck(outputs, (states, *head.parameters()))
 

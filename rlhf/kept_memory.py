@@ -1,0 +1,32 @@
+"""Freed memory that stays with the process while it computes.
+
+Each micro-batch frees hundreds of megabytes and asks for as many again. The C library would give them back to the
+system in between, which fills every page with zeros before it lends it again: a tenth of an update's time.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+KEEP = 2**30
+USUAL = 2**25  # what glibc itself comes to at most
+
+
+@contextmanager
+def memory_kept() -> Iterator[None]:
+    """Within it, what is freed is kept for the next that asks; at its end what is free goes back. Only with glibc."""
+    library = ctypes.CDLL(None)
+    if not hasattr(library, "malloc_trim"):
+        yield
+        return
+    library.mallopt(M_MMAP_THRESHOLD, KEEP)
+    library.mallopt(M_TRIM_THRESHOLD, KEEP)
+    try:
+        yield
+    finally:
+        library.mallopt(M_MMAP_THRESHOLD, USUAL)
+        library.mallopt(M_TRIM_THRESHOLD, 2 * USUAL)
+        library.malloc_trim(0)
