@@ -51,6 +51,7 @@ TESTS = {
     "policy_samples": ("test_policy_samples",),
     "logprobs": ("test_logprobs", "test_noted_forward"),
     "noted_forward": ("test_noted_forward",),
+    "loop_steps": ("test_loop_steps", "test_noted_forward"),
     "linear_layers": ("test_noted_forward", "test_sampling"),
     "sampling": ("test_sampling", "test_noted_forward"),
     "shared_prompts": ("test_sampling",),

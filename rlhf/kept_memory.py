@@ -7,6 +7,7 @@ system in between, which fills every page with zeros before it lends it again: a
 from __future__ import annotations
 
 import ctypes
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,8 +19,8 @@ USUAL = 2**25  # what glibc itself comes to at most
 @contextmanager
 def memory_kept() -> Iterator[None]:
     """Within it, what is freed is kept for the next that asks; at its end what is free goes back. Only with glibc."""
-    library = ctypes.CDLL(None)
-    if not hasattr(library, "malloc_trim"):
+    library = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if library is None or not hasattr(library, "malloc_trim"):
         yield
         return
     library.mallopt(M_MMAP_THRESHOLD, KEEP)

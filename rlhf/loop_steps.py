@@ -10,8 +10,9 @@ from labeling.intervals import bootstrap
 from labeling.records import Candidate, Lineage, Prompt, Slate, UserError
 from labeling.selection import choose
 from rlhf.answers import Answers
-from rlhf.backbones import Backbone, decode_response, encode_messages, encode_response
+from rlhf.backbones import Backbone, decode_response, decoder_of, encode_messages, encode_response
 from rlhf.divergences import k1
+from rlhf.noted_forward import noted_bytes, room
 from rlhf.online_loop import GoldFn
 from rlhf.packing import Group
 from rlhf.policy import Policy
@@ -63,13 +64,16 @@ def answer(
 ) -> Answers:
     """Sample responses from the policy, in batches of at most `token_budget` tokens of cache.
 
-    temperature: the run's own by default; 0 is greedy. note: of how many prompts, the first ones, forwards are kept.
+    temperature: the run's own by default; 0 is greedy. note: of how many prompts, the first ones, forwards are kept,
+    as far as there is room.
     """
     backbone = policy.backbone
     ids = [encode_prompt(backbone, p) for p in prompts]
     row = max(map(len, ids)) + config.sampling.max_new_tokens
     # A decoding step costs about the same for a few rows as for many, so batches are as wide as memory likes.
     width = max(1, 8 * config.token_budget // (row * per_prompt))
+    tokens = max(map(len, ids)) + per_prompt * config.sampling.max_new_tokens
+    note = min(note, room() // (tokens * max(1, noted_bytes(decoder_of(policy.model)))))
     sampled: list[list[Sampled]] = []
     batches = -(-len(ids) // width)
     for b in range(batches):

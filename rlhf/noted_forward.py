@@ -26,7 +26,7 @@ from torch.autograd.function import once_differentiable
 from rlhf.backbones import cache_folder
 from rlhf.linear_layers import Product, layers_by, plain, wide_layers
 
-LIMIT = 2**32  # bytes of one file of notes
+SHARE = 16  # of memory; systems begin to write to disk what is longer than a tenth
 PIECES = 512  # that are read at once; systems take 1024
 
 
@@ -45,7 +45,7 @@ class Notes:
         self._starts: list[int] = []  # of each pass in the file, in numbers
         self._rows: list[int] = []
         self._end = 0
-        self._broken = False
+        self._broken = not hasattr(os, "preadv")
         self._file: IO[bytes] = BytesIO()  # until there is a real one
         try:
             cache_folder().mkdir(parents=True, exist_ok=True)
@@ -63,7 +63,7 @@ class Notes:
 
     def room_for(self, tokens: int) -> bool:
         """Whether so many tokens more may be noted."""
-        return self._end * self._dtype.itemsize + tokens * self._each <= LIMIT
+        return self._end * self._dtype.itemsize + tokens * self._each <= room()
 
     def last_pass(self, lengths: Sequence[int]) -> list[Noted]:
         """The notes of the groups, of so many tokens, that the last forward ran over one after the other."""
@@ -130,6 +130,11 @@ class Notes:
         """Give the file back; there are no notes any more."""
         self._broken = True
         self._file.close()
+
+
+def room() -> int:
+    """Bytes that a file of notes may take."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // SHARE if hasattr(os, "sysconf") else 0
 
 
 def noted_bytes(decoder: nn.Module) -> int:

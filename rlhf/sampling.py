@@ -17,7 +17,7 @@ from labeling.records import UserError
 from rlhf.backbones import Backbone, decoder_of, device_of, head_of
 from rlhf.kept_memory import memory_kept
 from rlhf.linear_layers import layers_by, of_few_rows, wide_layers
-from rlhf.noted_forward import LIMIT, Noted, Notes, Places, noted_bytes
+from rlhf.noted_forward import Noted, Notes, Places
 from rlhf.packing import piecewise
 from rlhf.shared_prompts import continuation
 
@@ -54,7 +54,7 @@ def sample(
     """Sample `per_prompt` responses for each prompt at `temperature` (0 = greedy).
 
     Returns one list of responses per prompt. `logp` is at the sampling temperature. `on_token(done, total)` is
-    called after each position. note: of how many prompts, the first ones, forwards are kept as far as there is room.
+    called after each position. note: of how many prompts, the first ones, the forwards are kept.
     Raises UserError for a model whose logits are NaN or infinite.
     """
     device, decoder, head = device_of(model), decoder_of(model), head_of(model)
@@ -162,8 +162,7 @@ class _Notebook:
 
     def __init__(self, model: nn.Module, attention: Tensor, per_prompt: int, longest: int, wanted: int) -> None:
         decoder = decoder_of(model)
-        each = (attention.shape[1] + per_prompt * longest) * noted_bytes(decoder)
-        count = min(wanted, len(attention), LIMIT // max(each, 1)) if piecewise(decoder) else 0
+        count = min(wanted, len(attention)) if piecewise(decoder) else 0
         self.notes = Notes(model, decoder) if count else None
         self.layers = wide_layers(decoder) if device_of(decoder).type == "cpu" else []
         self.attention, self.per_prompt = attention[:count], per_prompt

@@ -44,6 +44,11 @@ def test_values_are_those_of_the_plain_log_softmax(bias: bool, temperature: floa
     learned = selective_log_softmax(states, head, TOKENS, temperature)
     for got in (frozen, learned):
         torch.testing.assert_close(got, plain(states, head, temperature))
+    log_z = (head(states) / temperature).logsumexp(-1).detach()
+    from_what_is_known = selective_log_softmax(
+        states, head, TOKENS, temperature, known=(log_z, plain(states, head, temperature)[1].detach())
+    )
+    torch.testing.assert_close(from_what_is_known, plain(states, head, temperature))
 
 
 @pytest.mark.parametrize("bias", [False, True])

@@ -9,14 +9,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import loop_world
 import pytest
 import torch
 from loop_world import World, run_tiny, tiny_config
 from torch import Tensor, nn
 
-from rlhf import noted_forward, sampling
+from rlhf import loop_steps, noted_forward, sampling
 from rlhf.backbones import load_backbone
 from rlhf.linear_layers import of_few_rows, plain, wide_layers
+from rlhf.loop_steps import answer, encode_prompt
 from rlhf.noted_forward import Notes, Places, joined, noted_bytes
 from rlhf.optimiser_step import Learner, Setting, make_learner
 from rlhf.policy import make_policy
@@ -224,13 +226,23 @@ def test_without_room_nothing_is_noted_and_all_else_goes_on(
         torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4)
 
 
-def test_no_file_outgrows_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("wanted", "fit"), [(6, 3), (6, 9), (5, 9), (0, 9)])
+def test_prompts_are_noted_as_far_as_there_is_room(wanted: int, fit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy, prompts = learner_of(once(GRPO)).policy, loop_world.PROMPTS[:6]
+    longest = max(len(encode_prompt(policy.backbone, prompt)) for prompt in prompts)
+    config = tiny_config("grpo", token_budget=2 * 4 * (longest + LONGEST) // 8, sampling={"max_new_tokens": LONGEST})
+    token = noted_bytes(policy.model.get_decoder())  # type: ignore[operator]
+    monkeypatch.setattr(loop_steps, "room", lambda: fit * token * (longest + 4 * LONGEST) + token)
+    found = answer(policy, prompts, 4, config, "policy-0", torch.Generator().manual_seed(0), note=wanted).sampled
+    assert [[s.noted is not None for s in row] for row in found] == [[n < min(wanted, fit)] * 4 for n in range(6)]
+    assert len({id(s.noted.notes) for row in found for s in row if s.noted}) == -(-min(wanted, fit) // 2)  # two a batch
+
+
+def test_a_critics_values_are_noted_as_far_as_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
     learner = learner_of(once(PPO))
     token = noted_bytes(learner.policy.model.get_decoder())  # type: ignore[operator]
-    monkeypatch.setattr(sampling, "LIMIT", 2 * token * (12 + 4 * LONGEST) + token)
-    assert [row[0].noted is not None for row in drawn(learner, len(PROMPTS))] == [True, True, False]
     rollout = rolled(learner, len(PROMPTS))
-    monkeypatch.setattr(noted_forward, "LIMIT", token * (max(g.tokens for g in rollout.groups) + 1))
+    monkeypatch.setattr(noted_forward, "room", lambda: token * (max(g.tokens for g in rollout.groups) + 1))
     one_by_one = rolled(learner, len(PROMPTS), budget=1)  # the longest comes first, and is all that there is room for
     longest = max(range(3), key=lambda n: one_by_one.groups[n].tokens)
     assert [n for n, noted in enumerate(one_by_one.values_noted) if noted] == [longest]
@@ -274,7 +286,8 @@ def test_what_is_read_is_what_was_written_wherever_a_token_stands() -> None:
         for n in range(3):
             with notes.taking(torch.arange(1200)):
                 layer(x[n])
-    passed, row = torch.randint(-1, 3, (2500,)), torch.randint(0, 1200, (2500,))
+    passed, row = 2 * torch.randint(0, 2, (2500,)), torch.randint(0, 1200, (2500,))
+    passed[2000:] = -1
     passed[:1100], row[:1100] = 1, torch.arange(1200).flip(0)[:1100]  # more pieces in a stretch than are read at once
     inputs = x[passed, row].requires_grad_()
     with notes.giving(Places(passed, row)):
