@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from rlhf.backbones import cache_folder, device_of
+from rlhf.kept_memory import give_back
 
 ALIGNMENT = 64  # bytes, of a vector register
 _places: WeakKeyDictionary[nn.Module, mmap.mmap] = WeakKeyDictionary()
@@ -45,6 +46,7 @@ def lay_down(module: nn.Module) -> None:
         parameter.data = whole[start : start + parameter.nbytes].view(parameter.dtype).view(parameter.shape)
     _places[module] = place
     rest(module)
+    give_back()
 
 
 def rest(module: nn.Module) -> None:

@@ -11,6 +11,7 @@ from loop_world import World, run_tiny, tiny_config
 from torch import nn
 
 from rlhf import resting
+from rlhf.kept_memory import memory_kept
 from rlhf.resting import lay_down, pick_up, rest
 
 PAGES = 2**24  # numbers: 64 MB
@@ -26,7 +27,11 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFLOOP_CACHE", str(tmp_path))
 
 
-def test_the_numbers_stay_and_the_memory_goes() -> None:
+@pytest.mark.parametrize("torn", [False, True], ids=["", "from between what is in use"])
+def test_the_numbers_stay_and_the_memory_goes(torn: bool) -> None:
+    with memory_kept():
+        heap = [torch.ones(size) for size in (2 * PAGES, 2**10)] if torn else []
+        heap = heap[1:]  # what is free below the second goes to whoever asks next, and never back by itself
     module = nn.Linear(2**12, PAGES // 2**12)
     x = torch.randn(2, 2**12)
     expected = module(x)
