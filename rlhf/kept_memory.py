@@ -1,7 +1,7 @@
 """Freed memory that stays with the process while it computes.
 
 Each micro-batch frees hundreds of megabytes and asks for as many again. The C library would give them back to the
-system in between, which fills every page with zeros before it lends it again: a twentieth to a tenth of an update's time.
+system in between, which fills every page with zeros before it lends it again: 5 to 10 % of an update's time.
 """
 
 from __future__ import annotations
