@@ -251,6 +251,9 @@ def accounts(options: argparse.Namespace) -> None:
         print("The link is good for one account and for seven days.", file=sys.stderr)
     if options.close:
         store.change_account(options.close, closed=True)
+        tokens, hooks = sum(session.kind == "token" for session in store.sessions()), len(store.webhooks())
+        if tokens or hooks:
+            print(f"{tokens} tokens and {hooks} webhooks go on, whoever made them: /people ends them", file=sys.stderr)
     if options.password:
         try:
             password = getpass(f"new password for {options.password}: ")

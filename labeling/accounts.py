@@ -22,6 +22,11 @@ Role = Literal["owner", "reviewer", "labeler"]
 SessionKind = Literal["browser", "token"]
 NAME = r"^[\w.@-]{1,64}$"
 PASSWORD_LENGTH = (10, 1024)
+# Letters of Cyrillic, Greek and Armenian that are drawn as Latin ones (of Unicode's confusables, UTS 39, those in use).
+LOOK_ALIKE = str.maketrans(
+    "аеорсухіјѕԁһԛԝӏАВЕЗКМНОРСТУХІЈЅԌԚԜ" + "αινορυχγκωΑΒΕΖΗΙΚΜΝΟΡΤΥΧ" + "օհոսցզԼՕՏՍ",
+    "aeopcyxijsdhqwlABE3KMHOPCTYXIJSGQW" + "aivopuxykwABEZHIKMNOPTYX" + "ohnugqLOSU",
+)
 # scrypt (RFC 7914): 32 MiB and some tenths of a second for each try.
 LOG_N, BLOCK, PARALLEL = 15, 8, 3
 FORGOTTEN_AFTER = 10 * 60.0  # seconds without a wrong password, or a wait for one, in which one is forgotten
@@ -92,9 +97,18 @@ def check_name(name: str) -> str:
     return name
 
 
-def alike(name: str) -> str:
-    """The same for names that people would take for one: in capitals or not, and however composed."""
+def alike(one: str, other: str) -> bool:
+    """Whether people would take two names for one: in capitals or not, however composed, in letters that look alike."""
+    return _folded(one) == _folded(other) or _folded(_drawn(one)) == _folded(_drawn(other))
+
+
+def _folded(name: str) -> str:
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+
+
+def _drawn(name: str) -> str:
+    """A name in Latin letters, where other scripts have some that look the same."""
+    return unicodedata.normalize("NFKC", name).translate(LOOK_ALIKE)
 
 
 def check_role(role: str) -> Role:

@@ -39,6 +39,8 @@ __all__ = ["Conflict", "HumanLabel", "Lease", "RunEvent", "Store"]
 # The labels that stand, answers to planned repeats among them.
 ANSWERS = "(SELECT * FROM standing UNION ALL SELECT * FROM repeated)"
 
+TOO_LATE = "what you skipped went to others, and no more people are asked about it: your skip stays"
+
 
 class Conflict(UserError):
     """The label contradicts one that stands (its key was used for another answer, or its slate is unknown)."""
@@ -282,7 +284,7 @@ class Store(StoredLeases, StoredJudging, StoredRuns, StoredAccounts, StoredWebho
         """Put the label that `label_in(old)` makes in the place of a recent one; its purpose stays what it was.
 
         The same key with the same answer again changes nothing. Returns whether the label is new. Raises Conflict when
-        the label `replaces` is not among the annotator's recent ones, and as `add_labels` does.
+        `replaces` is not among the annotator's recent ones, as `take_back` for a skip, and as `add_labels` does.
         """
         with self.writing():
             known = self.rows("SELECT supersedes FROM label WHERE client_key = ?", [client_key])
@@ -294,6 +296,8 @@ class Store(StoredLeases, StoredJudging, StoredRuns, StoredAccounts, StoredWebho
                 if replaces not in recent:
                     raise Conflict("this answer cannot be changed any more: it was replaced, or it is too long ago")
                 new = label_in(recent[replaces])
+                if new.outcome != "skip" and self._went_to_others(recent[replaces]):
+                    raise Conflict(TOO_LATE)
             purpose = label_of(old[0]).purpose
             return bool(self._add_label(replace(new, purpose=purpose, supersedes=replaces)))
 
@@ -301,8 +305,8 @@ class Store(StoredLeases, StoredJudging, StoredRuns, StoredAccounts, StoredWebho
         """Undo the newest of the annotator's recent labels on k[0]..k[1] candidates, and make it their current one.
 
         What can be changed can be taken back, and nothing older (see `recent`). The same key again changes nothing.
-        Returns whether something was taken back now. Raises Conflict when there is nothing to take back, or the key
-        belongs to something else.
+        Returns whether something was taken back now. Raises Conflict when there is nothing to take back, when what was
+        skipped has all its people by now, and when the key belongs to something else.
         """
         with self.writing():
             known = self.rows("SELECT annotator, outcome FROM label WHERE client_key = ?", [client_key])
@@ -311,6 +315,8 @@ class Store(StoredLeases, StoredJudging, StoredRuns, StoredAccounts, StoredWebho
             old = next((label for label in self.recent(annotator) if k[0] <= len(label.order) <= k[1]), None)
             if old is None:
                 raise Conflict(f"there is nothing to take back: that goes for your last {REPEAT_AFTER} answers alone")
+            if self._went_to_others(old):
+                raise Conflict(TOO_LATE)
             self._add_label(
                 Label(old.slate_id, annotator, "undone", client_key, order=old.order, supersedes=old.client_key)
             )

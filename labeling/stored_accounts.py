@@ -137,7 +137,7 @@ class StoredAccounts(ProjectDatabase):
 
     def _accounts_like(self, name: str) -> list[Account]:
         """The accounts whose name people would take for this one."""
-        return [account for account in self.accounts() if alike(account.name) == alike(name)]
+        return [account for account in self.accounts() if alike(account.name, name)]
 
     def _refuse_nearly(self, name: str) -> None:
         """Raise UserError where labels stand under nearly this name alone: they would not go with the account."""
@@ -153,7 +153,7 @@ class StoredAccounts(ProjectDatabase):
             "SELECT id FROM annotator WHERE EXISTS (SELECT 1 FROM label WHERE annotator = annotator.id) "
             "AND substr(id, 1, 6) = 'human:'"
         )
-        return [row["id"][6:] for row in rows if alike(row["id"][6:]) == alike(name)]
+        return [row["id"][6:] for row in rows if alike(row["id"][6:], name)]
 
     def sign_in(self, name: str, password: str, address: str, browser: str = "") -> str:
         """The secret of a new browser session. browser: what `know_browser` gave to this one before.

@@ -17,7 +17,7 @@ from typing import Any
 from labeling.assignment import AHEAD_SECONDS, FAIR_SHARE, REPEAT_AFTER, Queue, draw, kind_of_next
 from labeling.qualifying import Qualifying, agreement
 from labeling.quality import disputed_slates
-from labeling.records import Purpose
+from labeling.records import Label, Purpose
 from labeling.stored_requests import StoredRequests
 from labeling.stored_slates import label_of
 
@@ -143,6 +143,17 @@ class StoredLeases(StoredRequests):
                 "overlap": self.settings().overlap,
             },
         )
+
+    def _went_to_others(self, skip: Label) -> bool:
+        """Whether others have all the places of a slate that somebody skipped; any other answer keeps its place."""
+        if skip.outcome != "skip" or skip.purpose != "teach":
+            return False
+        full = self.rows(
+            "SELECT 1 FROM slate WHERE id = :slate AND id NOT IN (SELECT slate_id FROM gold_item) "
+            f"AND {PEOPLES_ANSWERS} + (SELECT count(*) {HELD_BY_OTHERS}) >= :overlap",
+            {"slate": skip.slate_id, "who": skip.annotator, "now": time.time(), "overlap": self.settings().overlap},
+        )
+        return bool(full)
 
     def _fair(self, asked: dict[str, Any], held: int, ahead: int) -> int:
         """How many slates a person may hold ahead: one, and more where there are many for all."""

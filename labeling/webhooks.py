@@ -11,6 +11,7 @@ import hashlib
 import hmac
 import http.client
 import json
+import math
 import re
 import socket
 import threading
@@ -18,7 +19,7 @@ import time
 import traceback
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -81,9 +82,17 @@ def messages(store: Store, events: tuple[str, ...], labels: int, iterations: int
             yield Message("label", row.pop("seq"), row)
     if "iteration" in events:
         for seq, event in store.iterations_after(iterations, BATCH):
-            yield Message(
-                "iteration", seq, {"run": event.run, "iteration": event.iteration, "figures": dict(event.data)}
-            )
+            figures = _finite(event.data)
+            yield Message("iteration", seq, {"run": event.run, "iteration": event.iteration, "figures": figures})
+
+
+def _finite(value: Any) -> Any:
+    """The value with null for NaN and infinities, which JSON does not have and other readers refuse."""
+    if isinstance(value, Mapping):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class Sender:

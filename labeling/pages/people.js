@@ -1,5 +1,5 @@
 // The owner's page of accounts: who there is and what each may do, links for those who are to come, and
-// tokens of programs.
+// tokens of programs and webhooks.
 
 import { button, h } from "./elements.js";
 
@@ -30,11 +30,12 @@ async function act(what) {
 
 async function refresh() {
   try {
-    const asked = ["people", "progress", "invites", "tokens"].map((route) => ask(route));
-    const [{ people }, { annotators }, { invites }, { tokens }] = await Promise.all(asked);
+    const asked = ["people", "progress", "invites", "tokens", "webhooks"].map((route) => ask(route));
+    const [{ people }, { annotators }, { invites }, { tokens }, { webhooks }] = await Promise.all(asked);
     list("people").replaceChildren(...people.map((person) => row(person, annotators)));
     fill("invites", invites, invitation);
     fill("tokens", tokens.filter(({ kind }) => kind === "token"), token);
+    fill("webhooks", webhooks, webhook);
   } catch (error) {
     problem.textContent ||= error instanceof TypeError ? "Cannot reach Prefloop: try again" : error.message;
   }
@@ -67,6 +68,11 @@ function invitation({ id, role, name, by, expires }) {
 function token({ id, account, note, created, expires }) {
   const end = button("End", "", () => act(() => ask(`tokens/${id}`, undefined, "DELETE")), "", "", `End the token ${note} of ${account}`);
   return h("tr", {}, h("th", { scope: "row" }, account), h("td", {}, note), h("td", {}, day(created)), h("td", {}, day(expires)), h("td", {}, end));
+}
+
+function webhook({ id, url, events, last_error }) {
+  const remove = button("Remove", "", () => act(() => ask(`webhooks/${id}`, undefined, "DELETE")), "", "", `Remove the webhook to ${url}`);
+  return h("tr", {}, h("th", { scope: "row" }, url), h("td", {}, events.join(", ")), h("td", {}, last_error), h("td", {}, remove));
 }
 
 form.addEventListener("submit", (event) => {

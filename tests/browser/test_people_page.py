@@ -68,12 +68,14 @@ def test_an_owner_invites_promotes_and_closes(site: Site, page: Page, browser: B
     expect(page.get_by_label("Role of olga")).to_have_value("owner")
 
 
-def test_an_owner_binds_and_withdraws_invitations_and_ends_tokens(site: Site, page: Page) -> None:
+def test_an_owner_binds_and_withdraws_invitations_and_ends_tokens_and_webhooks(site: Site, page: Page) -> None:
     join(page, f"{site.address}/join#{site.store.invite('owner', 'test')}", "olga")
     site.store.add_script("bot")
     secret = site.store.open_session("bot", "token", "length bot", 1000)
+    site.store.add_webhook("https://elsewhere.example/told", "secret", ("label",))
     page.goto(f"{site.address}/people")
-    tokens, invitations = page.locator("section").nth(1), page.locator("section").nth(0)
+    invitations, tokens, webhooks = (page.locator("section").nth(n) for n in range(3))
+    expect(webhooks.get_by_role("row", name="https://elsewhere.example/told label")).to_be_visible()
     expect(tokens.get_by_role("row", name="bot length bot")).to_be_visible()
     expect(invitations).to_be_hidden()
     page.get_by_label("under the name").fill("ann")
@@ -83,8 +85,11 @@ def test_an_owner_binds_and_withdraws_invitations_and_ends_tokens(site: Site, pa
     assert barriers(page) == []
     page.get_by_role("button", name="Withdraw the invitation of ann").click()
     page.get_by_role("button", name="End the token length bot of bot").click()
+    page.get_by_role("button", name="Remove the webhook to https://elsewhere.example/told").click()
     expect(invitations).to_be_hidden()
     expect(tokens).to_be_hidden()
+    expect(webhooks).to_be_hidden()
+    assert site.store.webhooks() == []
     assert site.store.invitations() == []
     assert site.store.account_of(secret) is None
 

@@ -173,7 +173,16 @@ def test_whoever_labelled_here_alone_goes_on_as_the_first_owner(store: Store) ->
         store.join(store.invite("owner", "test"), "bob", PASSWORD)
 
 
-@pytest.mark.parametrize(("one", "other"), [("éve", "ÉVE"), ("straße", "STRASSE"), ("fi", "\ufb01"), ("A1", "a\uff11")])
+ALIKE = [("éve", "ÉVE"), ("straße", "STRASSE"), ("fi", "\ufb01"), ("A1", "a\uff11")]
+ALIKE += [
+    ("ann", "\u0430nn"),
+    ("Bob", "\u0412ob"),
+    ("bob", "BO\u0412"),
+    ("\u0412\u043e\u0432\u0430", "\u0432\u043e\u0432\u0430"),
+]  # Cyrillic
+
+
+@pytest.mark.parametrize(("one", "other"), ALIKE)
 def test_names_that_look_alike_are_one(store: Store, one: str, other: str) -> None:
     store.join(store.invite("owner", "test"), one, PASSWORD)
     with pytest.raises(UserError, match="is taken: choose another"):

@@ -7,6 +7,7 @@ import sys
 import textwrap
 import time
 from collections import Counter
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 from api_client import lease as lease_of
 
 from labeling.assignment import kind_of_next
-from labeling.records import Annotator, Candidate, Label, Lineage, Message, Prompt, Slate
+from labeling.records import Annotator, Candidate, Label, Lineage, Message, Outcome, Prompt, Slate
 from labeling.settings import Settings
 from labeling.store import Conflict, Lease, Store
 from labeling.stored_leases import MOST_COUNTED
@@ -88,6 +89,37 @@ def test_what_somebody_skips_is_given_to_others_until_several_have_skipped_it(st
         assert give(store, who) is None
     store.add_annotator(Annotator(people[3], "human"))
     assert give(store, people[3]) is None
+
+
+@pytest.mark.parametrize("answered", [False, True])
+def test_a_skip_is_taken_back_only_while_others_leave_room(store: Store, answered: bool) -> None:
+    store.add_slates([slate("hard")])
+
+    def skip() -> str:
+        lease = give(store)
+        assert lease is not None
+        store.add_labels([Label(lease.slate_id, "human:ann", "skip", key := next(KEYS), order=lease.order)])
+        return key
+
+    skip()
+    assert store.take_back("undo-key-1", "human:ann", PAIR, 60.0)
+    key = skip()
+    lease = give(store, "human:bob")
+    assert lease is not None
+    if answered:
+        answer(store, lease, "human:bob")
+    with pytest.raises(Conflict, match="went to others"):
+        store.take_back("undo-key-2", "human:ann", PAIR, 60.0)
+
+    def instead(outcome: Outcome) -> Callable[[Label], Label]:
+        return lambda old: Label(old.slate_id, "human:ann", outcome, f"instead-{outcome}", order=old.order, reason="x")
+
+    with pytest.raises(Conflict, match="went to others"):
+        store.revise("instead-both_bad", key, "human:ann", instead("both_bad"))
+    assert store.revise("instead-skip", key, "human:ann", instead("skip"))  # another reason is no answer
+    store.set_settings({"overlap": "2"})
+    assert store.take_back("undo-key-3", "human:ann", PAIR, 60.0)
+    assert give(store, "human:cid") is None
 
 
 def test_a_slate_is_given_to_as_many_people_as_the_setting_says_and_to_nobody_twice(store: Store) -> None:

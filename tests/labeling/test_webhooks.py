@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from math import inf, nan
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ def test_a_hook_is_told_in_order_with_a_signature(store: Store, receiver: Receiv
     sender = Sender(store)
     label(store, 1)
     store.add_event(RunEvent("demo", 3, "fit", {}))
-    store.add_event(RunEvent("demo", 3, "iteration", {"gold_heldout": 0.5}))
+    store.add_event(RunEvent("demo", 3, "iteration", {"gold_heldout": 0.5, "kl": nan, "of": {"a": [inf]}}))
     label(store, 2)
     sender.send_new()
     sender.send_new()
@@ -95,7 +96,7 @@ def test_a_hook_is_told_in_order_with_a_signature(store: Store, receiver: Receiv
     told, body, signed = receiver.told[0]
     assert signed == "sha256=" + hmac.new(b"s3cret", body, hashlib.sha256).hexdigest()
     assert (told["ranks"], told["annotator"], told["reason"]) == ([1, 2], "human:ann", "‮ =1+1")
-    assert receiver.told[2][0]["figures"] == {"gold_heldout": 0.5}
+    assert receiver.told[2][0]["figures"] == {"gold_heldout": 0.5, "kl": None, "of": {"a": [None]}}
 
 
 def test_what_does_not_arrive_is_sent_again_and_nothing_overtakes_it(
