@@ -21,7 +21,7 @@ from labeling.records import Label, Purpose
 from labeling.stored_requests import StoredRequests
 from labeling.stored_slates import label_of
 
-MOST_COUNTED = 200
+MOST_COUNTED = 100
 COUNTED_BY = 10  # where checks are mixed in: a step of the counter hides which of so many answers were to checks
 PEOPLES_ANSWERS = """(SELECT count(*) FROM standing JOIN annotator ON annotator.id = standing.annotator
     WHERE slate_id = slate.id AND kind = 'human' AND outcome != 'skip')"""

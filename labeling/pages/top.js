@@ -2,7 +2,7 @@
 
 import { button, h } from "./elements.js";
 
-const MOST_COUNTED = 200; // the server counts no further
+const MOST_COUNTED = 100; // the server counts no further
 const NAME = /^[\p{L}\p{Nd}_.@-]{1,64}$/u;
 
 export class Top {

@@ -10,7 +10,11 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def side_by_side(seeds: Sequence[int], run: Callable[[int], T]) -> list[T]:
-    """`run(seed)` for each seed, in order. `run` is a function of a module, or a partial of one."""
+def side_by_side(*groups: tuple[Sequence[int], Callable[[int], T]]) -> list[list[T]]:
+    """For each group of seeds and a function, `run(seed)` of each seed, in order.
+
+    `run` is a function of a module, or a partial of one. To begin a process takes seconds, so all groups share two.
+    """
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
-        return list(pool.map(run, seeds))
+        begun = [[pool.submit(run, seed) for seed in seeds] for seeds, run in groups]
+        return [[done.result() for done in group] for group in begun]

@@ -69,9 +69,8 @@ def differences(recipe: str, folder: Path, rule: Any, changes: dict[str, Any], s
 
 def gains(recipe: str, folder: Path, rule: Any, /, **changes: Any) -> Interval:
     """Mean gain in held-out gold with its 95 % interval over prompts and seeds."""
-    return bootstrap(
-        list(chain.from_iterable(side_by_side(SEEDS, partial(differences, recipe, folder, rule, changes))))
-    )
+    (found,) = side_by_side((SEEDS, partial(differences, recipe, folder, rule, changes)))
+    return bootstrap(list(chain.from_iterable(found)))
 
 
 class Silent(World):
@@ -175,8 +174,8 @@ def ttrl(weights: Weights, folder: Path, seed: int) -> list[float]:
 
 @pytest.mark.parametrize(("favourite", "sign"), [(truth, 1), (wrong_letter, -1)])
 def test_ttrl_rises_without_labels_where_the_majority_is_right(favourite: Any, sign: int, tmp_path: Path) -> None:
-    gains = chain.from_iterable(side_by_side(SEEDS, partial(ttrl, taught(favourite, 0.35), tmp_path)))
-    gain = bootstrap([sign * g for g in gains])
+    (gains,) = side_by_side((SEEDS, partial(ttrl, taught(favourite, 0.35), tmp_path)))
+    gain = bootstrap([sign * g for g in chain.from_iterable(gains)])
     assert gain.low > 0, f"by the majority's side, gold rose by {gain}"
 
 
@@ -196,7 +195,7 @@ def entropies(weights: Weights, target: float, folder: Path, seed: int) -> list[
 
 def test_the_entropy_follows_the_target_of_aepo_up_and_down(tmp_path: Path) -> None:
     weights = taught(truth, 0.5)
-    low, high = (side_by_side(SEEDS, partial(entropies, weights, target, tmp_path)) for target in (0.4, 1.1))
+    low, high = side_by_side(*((SEEDS, partial(entropies, weights, target, tmp_path)) for target in (0.4, 1.1)))
     # It swings around its target, so the mean of all iterations after the first counts.
     moved_down, moved_up = ([sum(e[1:]) / len(e[1:]) - e[0] for e in runs] for runs in (low, high))
     assert [e[0] for e in low] == [e[0] for e in high]
