@@ -14,6 +14,7 @@ import signal
 import socket
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial, wraps
 from random import SystemRandom
 from typing import Any, TypeVar
@@ -46,14 +47,39 @@ from labeling.store import Conflict, Lease, Store
 from labeling.webhooks import Sender
 
 MOST_CHARACTERS = 300_000  # of one reply, beyond its first slate: what is left out comes with a later one
-# Threads of their own: whoever waits for a clip or a figure must not keep an answer waiting. They are few, because more
-# only take Python from each other, and what waits meanwhile shares a commit.
-THREADS = 4
+# Longer than this, slates are made ready for the screen in threads of their own, so that other answers need not wait.
+SHORT = 5_000  # characters
+THREADS = 2
 CLIPS_AHEAD = 4  # slates whose clips are made before they are shown; the page loads as many
 HANG_UP_SECONDS = 1.0
 KEEP_ALIVE_SECONDS = 120  # whoever reads two long answers finds the connection open when they click
 RANDOM = SystemRandom()
-Handler = TypeVar("Handler", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a route tells after its write. shown: what this person is to label, now and after that.
+
+    Of a slate that the page has there is the id alone.
+    """
+
+    said: dict[str, Any]
+    shown: Sequence[tuple[str, Slate | None, Sequence[int]]] | None = None
+
+    @property
+    def length(self) -> int:
+        """How many characters are to be made ready for the screen."""
+        return sum(_size(slate) for _, slate, _ in self.shown or () if slate)
+
+    def told(self) -> dict[str, Any]:
+        """All of it, as it is sent."""
+        if self.shown is None:
+            return self.said
+        views = [blind(slate, order) if slate else {"slate": slate_id} for slate_id, slate, order in self.shown]
+        return {**self.said, "lease": views[0] if views else None, "after": views[1:]}
+
+
+Handler = TypeVar("Handler", bound=Callable[..., Reply])
 
 
 def create_app(store: Store, clips: Clips | None = None) -> FastAPI:
@@ -73,57 +99,48 @@ def api(store: Store, clips: Clips | None = None) -> FastAPI:
     app.add_middleware(Guard, open_to_others=store.has_accounts)
     error_replies.add_to(app)
 
-    group, threads = GroupCommit(store), ThreadPoolExecutor(THREADS, "answers")
+    group, threads = GroupCommit(store), ThreadPoolExecutor(THREADS, "long replies")
 
     def writing(path: str) -> Callable[[Handler], Handler]:
-        """Make a handler the route of POST /api/path, in the threads that are kept for answers."""
+        """Make a handler the route of POST /api/path; it runs in one transaction with whatever comes meanwhile."""
 
         def add(handler: Handler) -> Handler:
             @wraps(handler)
-            async def route(*given: Any, **named: Any) -> Any:
-                work = partial(handler, *given, **named)
-                return await asyncio.get_running_loop().run_in_executor(threads, work)
+            async def route(*given: Any, **named: Any) -> dict[str, Any]:
+                reply = await group.run(partial(handler, *given, **named))
+                if reply.length <= SHORT:
+                    return reply.told()
+                return await asyncio.get_running_loop().run_in_executor(threads, reply.told)
 
-            app.post(f"/api/{path}")(route)
+            app.post(f"/api/{path}", response_model=dict[str, Any])(route)
             return handler
 
         return add
 
-    def reply(person: str, asked: LeaseRequest, write: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    def with_next(person: str, asked: LeaseRequest, said: dict[str, Any]) -> Reply:
         """The reply of a writing route: what it says of its write, and what this person is to label from now on."""
-
-        def work() -> tuple[dict[str, Any], list[Lease]]:
-            return write(), _leases(store, person, asked)
-
-        said, leases = group.run(work)
+        leases = _leases(store, person, asked)
         qualifying = store.qualifying(person)
-        said |= {"qualifying": qualifying and _round(qualifying)}
-        return {**said, **_shown(store, clips, leases, asked.have), **_standing(store, person, asked.queue)}
+        said |= {"qualifying": qualifying and _round(qualifying), **_standing(store, person, asked.queue)}
+        return Reply(said, _shown(store, clips, leases, asked.have))
 
     @writing("lease")
-    def lease(asked: LeaseRequest, request: Request) -> dict[str, Any]:
+    def lease(asked: LeaseRequest, request: Request) -> Reply:
         """What to label now and after that."""
         person = _person(store, request, asked)
-
-        def introduced() -> dict[str, Any]:
-            store.introduce(Annotator(person, "judge" if person.startswith("script:") else "human"))
-            return {}
-
-        return reply(person, asked, introduced)
+        store.introduce(Annotator(person, "judge" if person.startswith("script:") else "human"))
+        return with_next(person, asked, {})
 
     @writing("submit")
-    def submit(answer: SubmitRequest, request: Request) -> dict[str, Any]:
+    def submit(answer: SubmitRequest, request: Request) -> Reply:
         """Answer a slate that was leased. The same client_key again is the same answer."""
         person = _person(store, request, answer)
         label_in = partial(_label, answer, person, store.settings().criteria)
-        return reply(
-            person,
-            answer,
-            lambda: {"added": store.answer_lease(answer.client_key, answer.slate, person, label_in)},
-        )
+        added = store.answer_lease(answer.client_key, answer.slate, person, label_in)
+        return with_next(person, answer, {"added": added})
 
     @writing("revise")
-    def revise(answer: ReviseRequest, request: Request) -> dict[str, Any]:
+    def revise(answer: ReviseRequest, request: Request) -> Reply:
         """Change one of the last answers. The same client_key again is the same change."""
         person = _qualified(store, _person(store, request, answer))
 
@@ -132,24 +149,21 @@ def api(store: Store, clips: Clips | None = None) -> FastAPI:
                 raise Conflict("the answer to be changed is about another comparison")
             return _label(answer, person, store.settings().criteria, old.order)
 
-        return reply(
-            person, answer, lambda: {"added": store.revise(answer.client_key, answer.replaces, person, label_in)}
-        )
+        added = store.revise(answer.client_key, answer.replaces, person, label_in)
+        return with_next(person, answer, {"added": added})
 
     @writing("undo")
-    def undo(asked: UndoRequest, request: Request) -> dict[str, Any]:
+    def undo(asked: UndoRequest, request: Request) -> Reply:
         """Take back the last answer, and have its slate again."""
         person = _qualified(store, _person(store, request, asked))
-        size = SIZES[asked.mode]
-        return reply(
-            person, asked, lambda: {"taken_back": store.take_back(asked.client_key, person, size, LEASE_SECONDS)}
-        )
+        taken_back = store.take_back(asked.client_key, person, SIZES[asked.mode], LEASE_SECONDS)
+        return with_next(person, asked, {"taken_back": taken_back})
 
     @writing("heartbeat")
-    def heartbeat(asked: LeaseRequest, request: Request) -> dict[str, int]:
+    def heartbeat(asked: LeaseRequest, request: Request) -> Reply:
         """Keep what this person holds: their page is open before them."""
         person = _person(store, request, asked)
-        return {"held": group.run(lambda: store.extend_leases(person, LEASE_SECONDS))}
+        return Reply({"held": store.extend_leases(person, LEASE_SECONDS)})
 
     @app.get("/api/recent")
     def recent(request: Request, annotator: Name = "local") -> dict[str, Any]:
@@ -253,27 +267,26 @@ def _leases(store: Store, person: str, asked: LeaseRequest) -> list[Lease]:
     return store.leases(person, _shuffled, SIZES[asked.mode], LEASE_SECONDS, ahead, asked.queue)
 
 
-def _shown(store: Store, clips: Clips | None, leases: Sequence[Lease], have: Sequence[str]) -> dict[str, Any]:
-    """The slates of a reply: `lease` to answer now, and `after` it; of those that the page has, the id alone.
+def _shown(
+    store: Store, clips: Clips | None, leases: Sequence[Lease], have: Sequence[str]
+) -> list[tuple[str, Slate | None, Sequence[int]]]:
+    """The slates of a reply, each in its order; None in place of one that the page has.
 
-    Long texts are not all sent at once: what `after` leaves out is in a later reply.
+    Long texts are not all sent at once: what this leaves out is in a later reply.
     """
     soon = leases[: 1 + CLIPS_AHEAD] if clips else []
     wanted = {lease.slate_id for lease in leases} - {*have}
     slates = {slate.id: slate for slate in store.slates(ids=[*wanted, *(lease.slate_id for lease in soon)])}
     clip_routes.prepare(clips, [(slates[lease.slate_id], lease.order) for lease in soon])
-    shown: list[dict[str, Any]] = []
+    shown: list[tuple[str, Slate | None, Sequence[int]]] = []
     room = MOST_CHARACTERS
     for lease in leases:
-        if lease.slate_id not in wanted:
-            shown.append({"slate": lease.slate_id})
-            continue
-        slate = slates[lease.slate_id]
-        room -= _size(slate) if shown else 0
+        slate = slates[lease.slate_id] if lease.slate_id in wanted else None
+        room -= _size(slate) if slate and shown else 0
         if room < 0:
             break
-        shown.append(blind(slate, lease.order))
-    return {"lease": shown[0] if shown else None, "after": shown[1:]}
+        shown.append((lease.slate_id, slate, lease.order))
+    return shown
 
 
 def _size(slate: Slate) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from labeling.database import ProjectDatabase
-from labeling.group_commit import GroupCommit
+from labeling.group_commit import MOST_AT_ONCE, GroupCommit
 from labeling.records import UserError
 
 
@@ -35,32 +36,21 @@ def notes(database: ProjectDatabase) -> list[int]:
 
 def at_once(database: ProjectDatabase, works: list[Callable[[], Any]]) -> tuple[list[Any], int]:
     """What each work came to, and in how many transactions; all come while another one is at work."""
-    group, outcomes, begun = GroupCommit(database), [None] * len(works), []
-    started, go = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        started.set()
-        assert go.wait(10)
-
-    def run(place: int) -> None:
-        try:
-            outcomes[place] = group.run(works[place])
-        except Exception as error:
-            outcomes[place] = error
-
-    writing = database.writing
+    group, begun = GroupCommit(database), []
+    go, writing = threading.Event(), database.writing
     database.writing = lambda: begun.append(1) or writing()  # type: ignore[method-assign,assignment,func-returns-value]
-    holder = threading.Thread(target=group.run, args=[hold])
-    holder.start()
-    started.wait(10)
-    threads = [threading.Thread(target=run, args=[place]) for place in range(len(works))]
-    for thread in threads:
-        thread.start()
-    while len(group._waiting) < len(works):
-        threading.Event().wait(0.01)
-    go.set()
-    for thread in [holder, *threads]:
-        thread.join()
+
+    async def come() -> list[Any]:
+        holder = asyncio.create_task(group.run(lambda: go.wait(10)))
+        while not begun:
+            await asyncio.sleep(0.01)
+        coming = [asyncio.create_task(group.run(work)) for work in works]
+        await asyncio.sleep(0.05)
+        go.set()
+        assert await holder
+        return await asyncio.gather(*coming, return_exceptions=True)
+
+    outcomes = asyncio.run(come())
     database.writing = writing  # type: ignore[method-assign]
     return outcomes, len(begun) - 1
 
@@ -69,6 +59,29 @@ def test_those_who_wait_share_one_commit(database: ProjectDatabase) -> None:
     outcomes, commits = at_once(database, [note(database, n) for n in range(20)])
     assert (outcomes, commits) == (list(range(20)), 1)
     assert notes(database) == list(range(20))
+
+
+def test_a_crowd_does_not_keep_the_database_from_others_for_long(database: ProjectDatabase) -> None:
+    outcomes, commits = at_once(database, [note(database, n) for n in range(2 * MOST_AT_ONCE + 1)])
+    assert (outcomes, commits) == (list(range(2 * MOST_AT_ONCE + 1)), 3)
+
+
+def test_whoever_has_gone_is_passed_over(database: ProjectDatabase) -> None:
+    group, go, begun = GroupCommit(database), threading.Event(), threading.Event()
+
+    async def leave() -> int:
+        holder = asyncio.create_task(group.run(lambda: begun.set() or go.wait(10)))
+        await asyncio.to_thread(begun.wait, 10)
+        gone = asyncio.create_task(group.run(note(database, 1)))
+        await asyncio.sleep(0.05)
+        gone.cancel()
+        await asyncio.sleep(0.05)
+        go.set()
+        await holder
+        return await group.run(note(database, 2))
+
+    assert asyncio.run(leave()) == 2
+    assert notes(database) == [2]
 
 
 def test_what_fails_is_undone_alone(database: ProjectDatabase) -> None:
@@ -96,7 +109,7 @@ def test_without_a_commit_nobody_is_told_of_success(database: ProjectDatabase) -
     group = GroupCommit(database)
     database.writing = Full  # type: ignore[method-assign,assignment]
     with pytest.raises(UserError, match="disk is full"):
-        group.run(note(database, 1))
+        asyncio.run(group.run(note(database, 1)))
     assert notes(database) == []
 
 
