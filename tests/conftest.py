@@ -1,4 +1,4 @@
-"""What holds for all tests: one thread for torch, no other computer, and how two workers share the work."""
+"""What holds for all tests: one thread for torch, no other computer, and how several workers share the work."""
 
 from __future__ import annotations
 

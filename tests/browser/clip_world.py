@@ -100,7 +100,7 @@ def serving(project: Path, movies: Sequence[Path]) -> Iterator[Site]:
         time.sleep(0.02)
     yield Site(f"http://127.0.0.1:{listener.getsockname()[1]}", store, shelf)
     server.should_exit = True
-    thread.join(timeout=10)
+    thread.join(timeout=30)
 
 
 # What the browser shows
@@ -138,9 +138,9 @@ def spread(values: Sequence[float]) -> float:
 
 
 def until(true: Callable[[], Any]) -> None:
-    limit = time.monotonic() + 10
+    limit = time.monotonic() + 30
     while not true():
-        assert time.monotonic() < limit, "it did not happen within 10 s"
+        assert time.monotonic() < limit, "it did not happen within 30 s"
         time.sleep(0.03)
 
 

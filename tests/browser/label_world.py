@@ -41,7 +41,7 @@ def serving_texts(project: Path) -> Iterator[Site]:
         time.sleep(0.02)
     yield Site(f"http://127.0.0.1:{listener.getsockname()[1]}", store)
     server.should_exit = True
-    thread.join(timeout=10)
+    thread.join(timeout=30)
 
 
 def ask(store: Store, question: str, *texts: str, finished: bool = True) -> Slate:
@@ -82,7 +82,7 @@ def in_words(p: float, a: str, b: str) -> tuple[str, str, str]:
 
 def until(true: Callable[[], bool]) -> None:
     """Wait until the store shows it."""
-    limit = time.monotonic() + 10
+    limit = time.monotonic() + 30
     while not true():
-        assert time.monotonic() < limit, "it did not happen within 10 s"
+        assert time.monotonic() < limit, "it did not happen within 30 s"
         time.sleep(0.05)

@@ -20,7 +20,7 @@ from labeling.clips import UnknownClip
 from labeling.service import create_app
 from labeling.store import RunEvent, Store
 
-SOON = 12_000  # milliseconds: several refreshes of two seconds, on a busy machine
+SOON = 30_000  # milliseconds: several refreshes of two seconds, on a busy machine
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"> </p><script>document.title='owned'</script>"
 LOST = "clip_ffffffffffffffff"
 NEWEST, STRIP = "#run-clips .newest video", "#run-clips .strip video"
@@ -72,7 +72,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path, 
         time.sleep(0.05)
     yield f"http://127.0.0.1:{listener.getsockname()[1]}/live", folder / "project", shelf
     server.should_exit = True
-    thread.join(timeout=10)
+    thread.join(timeout=30)
 
 
 def say(store: Store, run: str, iteration: int, kind: str, **data: Any) -> None:

@@ -18,7 +18,7 @@ from labeling.service import create_app
 from labeling.store import RunEvent, Store
 
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"> {{7*7}} ${8*8}"
-SOON = 12_000  # milliseconds: several refreshes of two seconds, on a busy machine
+SOON = 30_000  # milliseconds: several refreshes of two seconds, on a busy machine
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]
         time.sleep(0.05)
     yield f"http://127.0.0.1:{listener.getsockname()[1]}/live", project
     server.should_exit = True
-    thread.join(timeout=10)
+    thread.join(timeout=30)
 
 
 def say(store: Store, run: str, iteration: int, kind: str, **data: Any) -> None:

@@ -17,7 +17,7 @@ from labeling.service import create_app
 from labeling.store import Store
 from labeling.stored_requests import REASONS
 
-SOON = 20_000  # milliseconds: several refreshes of four seconds, on a busy machine
+SOON = 30_000  # milliseconds: several refreshes of four seconds, on a busy machine
 HOSTILE = "judge:<img src=x onerror=\"document.title='owned'\">"
 
 
@@ -32,7 +32,7 @@ def site(tmp_path: Path) -> Iterator[tuple[str, Store]]:
         time.sleep(0.05)
     yield f"http://127.0.0.1:{listener.getsockname()[1]}", Store(store.project)
     server.should_exit = True
-    thread.join(timeout=10)
+    thread.join(timeout=30)
 
 
 def compare(store: Store, name: str, *said: tuple[str, tuple[int, int]]) -> None:
