@@ -13,7 +13,6 @@ from torch import nn
 
 from rlhf.backbones import Backbone
 from rlhf.resting import lay_down, rest
-from rlhf.reward_model import add_lora
 
 
 @dataclass(frozen=True)
@@ -45,6 +44,8 @@ class Policy:
 def make_policy(backbone: Backbone, adaptation: Literal["full", "lora"], lora_rank: int) -> Policy:
     """A policy that starts as the backbone. The backbone's own weights are used and, with "full", change."""
     if adaptation == "lora":
+        from rlhf.adapters import add_lora  # peft takes a while to load
+
         return Policy(backbone, add_lora(backbone.model, lora_rank), None)
     reference = copy.deepcopy(backbone.model).requires_grad_(False).eval()
     lay_down(reference)

@@ -6,7 +6,6 @@ The score of a response is the head's value at its last token; the critic reads 
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Literal
@@ -55,6 +54,8 @@ def make_reward_model(backbone: Backbone, adaptation: Adaptation, lora_rank: int
     if adaptation == "head":
         decoder.requires_grad_(False)
     if adaptation == "lora":
+        from rlhf.adapters import add_lora  # peft takes a while to load
+
         decoder = add_lora(decoder, lora_rank)
     model = ScoreModel(decoder, int(backbone.model.config.hidden_size)).to(device_of(backbone.model))
     return model.eval()
@@ -63,16 +64,6 @@ def make_reward_model(backbone: Backbone, adaptation: Adaptation, lora_rank: int
 def make_critic(reward_model: ScoreModel) -> ScoreModel:
     """A critic that starts as the reward model, head and scale included (InstructGPT, arXiv 2203.02155)."""
     return copy.deepcopy(reward_model)
-
-
-def add_lora(module: nn.Module, rank: int) -> nn.Module:
-    """Freeze a module and add LoRA adapters (arXiv 2106.09685) to its linear layers, α = 2·rank, no dropout."""
-    from peft import LoraConfig, get_peft_model
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by a name that will change
-        adapted = get_peft_model(module, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear"))
-    return adapted.eval()
 
 
 @torch.no_grad()
