@@ -22,10 +22,9 @@ export PYTHONDONTWRITEBYTECODE :=
 demo: $(VENV)/.installed
 	@$(RUN) app.py demo --project $(PROJECT) --port $(PORT)
 
-# Three workers for two cores: much of the time a browser or another process is waited for.
 test:
 	@$(MAKE) --no-print-directory -j 2 debian check
-	@$(RUN) -m pytest -n 3 --dist loadgroup --no-loadscope-reorder -m "not long and not alone"
+	@$(RUN) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder -m "not long and not alone"
 	@$(RUN) -m pytest -m "alone and not long" tests/browser tests/labeling/test_serving.py
 
 debian:

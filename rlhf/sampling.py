@@ -5,8 +5,8 @@ Everything random comes from the given generator, so the same seed gives the sam
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -16,12 +16,13 @@ from torch.nn.functional import linear, pad
 from labeling.records import UserError
 from rlhf.backbones import Backbone, decoder_of, device_of, head_of
 from rlhf.kept_memory import memory_kept
-from rlhf.linear_layers import layers_by, of_few_rows, wide_layers
+from rlhf.linear_layers import layers_by, of_few_rows, threads_for, wide_layers
 from rlhf.noted_forward import Noted, Notes, Places
 from rlhf.packing import piecewise
 from rlhf.shared_prompts import continuation
 
 SHRINK_BELOW = 0.75  # copying the cache to fewer rows pays once a quarter of them have finished
+FEW = 2**13  # rows · positions: attention over more is worth all threads
 BLOCK = 256  # tokens of the vocabulary that are drawn together at first
 
 
@@ -174,13 +175,19 @@ class _Notebook:
         """Note a forward over all prompts."""
         return self.notes.taking(self.attention.flatten().nonzero()[:, 0]) if self.notes else nullcontext()
 
-    def responses(self, rows: Tensor, t: int) -> AbstractContextManager[None]:
+    @contextmanager
+    def responses(self, rows: Tensor, t: int) -> Iterator[None]:
         """Note a forward over the t-th token of some responses, which are in order."""
         known = self._known(rows)
         self.row[known, t] = torch.arange(len(known))
-        if self.notes is None:
-            return layers_by(self.layers, of_few_rows)
-        return self.notes.taking(slice(len(known)), of_few_rows)
+        few = len(rows) * (self.attention.shape[1] + t) <= FEW
+        with threads_for(of_few_rows) if few else nullcontext(of_few_rows) as product:
+            if self.notes is None:
+                by = layers_by(self.layers, product)
+            else:
+                by = self.notes.taking(slice(len(known)), product)
+            with by:
+                yield
 
     def drawn(self, rows: Tensor, t: int, log_z: Tensor, entropy: Tensor) -> None:
         """Note what the t-th token of some responses was drawn from."""

@@ -4,10 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from labeling.records import UserError
-from rlhf import shared_prompts
-from rlhf.backbones import Backbone, load_backbone
+from rlhf import sampling, shared_prompts
+from rlhf.backbones import Backbone, decoder_of, load_backbone
+from rlhf.linear_layers import plain, threads_for
 from rlhf.logprobs import token_logprobs
 from rlhf.packing import Group, pack
 from rlhf.sampling import Sampled, _pick, sample
@@ -162,3 +164,42 @@ def test_tokens_are_picked_in_proportion_to_their_weights(size: int) -> None:
 def test_rows_are_picked_apart() -> None:
     weights = torch.eye(3).repeat_interleave(2, 0) + 0.0
     assert _pick(weights, torch.Generator().manual_seed(0)).tolist() == [0, 0, 1, 1, 2, 2]
+
+
+@pytest.mark.parametrize(("few", "small"), [(sampling.FEW, 1), (0, 2)])
+def test_of_few_rows_what_is_small_is_left_to_one_thread(
+    tiny: Backbone, few: int, small: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: dict[str, set[int]] = {"products": set(), "norms": set()}
+
+    def product(layer: nn.Linear, x: Tensor) -> Tensor:
+        found["products"].add(torch.get_num_threads())
+        return plain(layer, x)
+
+    monkeypatch.setattr(sampling, "of_few_rows", product)
+    monkeypatch.setattr(sampling, "FEW", few)
+    hook = decoder_of(tiny.model).norm.register_forward_hook(lambda *_: found["norms"].add(torch.get_num_threads()))
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        draw(tiny, 1.0)
+        assert found == {"products": {2}, "norms": {2, small}}  # 2 over the prompts
+        assert torch.get_num_threads() == 2
+    finally:
+        hook.remove()
+        torch.set_num_threads(before)
+
+
+def test_all_threads_are_there_again_after_what_fails() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+
+    def failing(layer: nn.Linear, x: Tensor) -> Tensor:
+        raise KeyboardInterrupt
+
+    try:
+        with pytest.raises(KeyboardInterrupt), threads_for(failing) as product:
+            product(nn.Linear(1, 1), torch.ones(1, 1))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
