@@ -52,6 +52,7 @@ TESTS = {
     "logprobs": ("test_logprobs", "test_noted_forward"),
     "noted_forward": ("test_noted_forward",),
     "loop_steps": ("test_loop_steps", "test_noted_forward"),
+    "adapters": ("test_adapters",),
     "linear_layers": ("test_noted_forward", "test_sampling"),
     "sampling": ("test_sampling", "test_noted_forward"),
     "shared_prompts": ("test_sampling",),

@@ -42,7 +42,8 @@ def learned(model: nn.Module) -> tuple[Tensor, dict[str, Tensor]]:
 
 
 def test_outputs_and_gradients_are_those_of_the_library(adapted: nn.Module) -> None:
-    assert sum(isinstance(layer, Adapted) for layer in adapted.modules()) == 28  # 7 in each of 4 layers
+    layers = [layer for layer in adapted.modules() if isinstance(layer, Adapted)]
+    assert [layer.scaling for layer in layers] == [{"default": 2.0}] * 28  # 7 in each of 4 layers
     (ours, our_gradients), (theirs, their_gradients) = learned(adapted), learned(by_the_library(adapted))
     torch.testing.assert_close(ours, theirs)
     assert set(our_gradients) == set(their_gradients)
