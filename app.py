@@ -253,7 +253,7 @@ def accounts(options: argparse.Namespace) -> None:
         store.change_account(options.close, closed=True)
         tokens, hooks = sum(session.kind == "token" for session in store.sessions()), len(store.webhooks())
         if tokens or hooks:
-            print(f"{tokens} tokens and {hooks} webhooks go on, whoever made them: /people ends them", file=sys.stderr)
+            print(f"these go on, until /people ends them: tokens ({tokens}), webhooks ({hooks})", file=sys.stderr)
     if options.password:
         try:
             password = getpass(f"new password for {options.password}: ")

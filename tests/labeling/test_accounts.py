@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
+import app
 from labeling import accounts, stored_accounts
 from labeling.accounts import WITH_MANY, WITH_ONE, hash_password, network, password_fits, still_counted, wait_after
 from labeling.records import Annotator, Candidate, Label, Message, Prompt, Slate, UserError
@@ -391,3 +392,17 @@ def test_hostile_names_are_no_accounts(store: Store, name: str) -> None:
         store.join(store.invite("labeler", "test"), name, PASSWORD)
     assert stored_accounts.NotAllowed is NotAllowed
     assert store.accounts() == []
+
+
+def test_who_closes_an_account_is_told_what_goes_on(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("olga", "otto"):
+        store.join(store.invite("owner", "test"), name, PASSWORD)
+    close = ["accounts", "--project", str(store.project), "--close", "otto"]
+    app.accounts(app._parser().parse_args(close))
+    assert capsys.readouterr().err == ""
+    store.add_script("bot")
+    store.open_session("bot", "token", "", 1000)
+    store.open_session("olga", "browser", "", 1000)
+    store.add_webhook("https://elsewhere.example", "secret", ("label",))
+    app.accounts(app._parser().parse_args(close))
+    assert capsys.readouterr().err == "these go on, until /people ends them: tokens (1), webhooks (1)\n"
