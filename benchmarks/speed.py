@@ -42,9 +42,9 @@ ROWS: dict[str, dict[str, Any]] = {
         "reward-4": ("reward", 100, 4, 50, 3, 0, 5, 0.55),
         "reward-6": ("reward", 100, 6, 50, 2, 0, 11, 0.55),
         "reward-9": ("reward", 100, 9, 50, 2, 0, 15, 0.55),
-        "grpo": ("grpo", 100, 8, 48, 1, 0, 3, 0.65),
-        "grpo-lora": ("grpo", 100, 8, 48, 1, 8, 3, None),
-        "ppo": ("ppo", 100, 4, 50, 1, 0, 3, 0.5),
+        "grpo": ("grpo", 100, 8, 48, 2, 0, 3, 0.65),
+        "grpo-lora": ("grpo", 100, 8, 48, 2, 8, 3, None),
+        "ppo": ("ppo", 100, 4, 50, 2, 0, 3, 0.5),
         "grpo-long": ("grpo", 20, 4, 128, 1, 0, 1, None),
     }.items()
 }

@@ -6,7 +6,7 @@ Every weight is taken over the step's whole batch, so the cut changes nothing bu
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -20,6 +20,7 @@ from rlhf.noted_forward import Noted, joined
 from rlhf.packing import Packed, micro_batches, pack
 from rlhf.policy import Policy
 from rlhf.recipes import Recipe
+from rlhf.resting_adamw import RestingAdamW
 from rlhf.reward_model import ScoreModel
 from rlhf.rollout import Rollout, candidate_rows, first_candidates
 from rlhf.shaping import RunningUnit
@@ -64,14 +65,10 @@ def make_learner(policy: Policy, critic: ScoreModel | None, recipe: Recipe) -> L
     critic_optimizer = None
     if critic is not None and recipe.critic is not None:
         learned = [p for p in critic.parameters() if p.requires_grad]
-        critic_optimizer = _adamw(learned, recipe.critic.critic_learning_rate)
-    optimizer = _adamw(policy.trained().values(), recipe.learning_rate)
+        critic_optimizer = RestingAdamW(learned, recipe.critic.critic_learning_rate)
+    optimizer = RestingAdamW(policy.trained().values(), recipe.learning_rate)
     beta, loss_beta = (kl.beta if kl else 0.0 for kl in (recipe.reward_kl, recipe.loss_kl))
     return Learner(policy, critic, optimizer, critic_optimizer, beta, loss_beta)
-
-
-def _adamw(parameters: Iterable[nn.Parameter], learning_rate: float) -> torch.optim.AdamW:
-    return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.0, fused=True)
 
 
 @dataclass(frozen=True)

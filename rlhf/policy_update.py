@@ -16,6 +16,7 @@ from rlhf.kept_memory import memory_kept
 from rlhf.noted_forward import forget
 from rlhf.optimiser_step import Learner, Setting, critic_values, fit_values, make_step, share, take_step
 from rlhf.recipes import Recipe
+from rlhf.resting_adamw import RestingAdamW
 from rlhf.rollout import Rollout
 from rlhf.shaping import adapt_beta
 from rlhf.targets import explained_variance, make_targets, monte_carlo_returns, rollout_figures, shaped
@@ -38,6 +39,9 @@ def update(
     `mean|noted old_logp − logp|` before the first step; moved_kl is k3 of the updated against the sampling policy; clip
     fractions and ratios are of tokens, the ratios as they were before any clip, and their ends those of all steps.
     """
+    for optimizer in (learner.policy_optimizer, learner.critic_optimizer):
+        if isinstance(optimizer, RestingAdamW):
+            optimizer.rest()
     rollout = shaped(rollout, recipe, learner.unit)
     if recipe.critic is not None and recipe.critic.pretraining_passes and not learner.updates:
         rollout = _pretrain_critic(learner, rollout, recipe, setting, generator, on_step)

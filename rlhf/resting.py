@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import mmap
 import tempfile
+from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from rlhf.backbones import cache_folder, device_of
 from rlhf.kept_memory import give_back
@@ -28,25 +29,35 @@ def lay_down(module: nn.Module) -> None:
     """
     if device_of(module).type != "cpu":
         return
-    parameters, starts = list(module.parameters()), []
-    folder = cache_folder()
+    parameters = list(module.parameters())
+    if laid := in_file([parameter.data for parameter in parameters]):
+        _places[module], copies = laid
+        for parameter, copy in zip(parameters, copies, strict=True):
+            parameter.data = copy
+        rest(module)
+        give_back()
+
+
+def in_file(tensors: Sequence[Tensor]) -> tuple[mmap.mmap, list[Tensor]] | None:
+    """Copies of tensors in a file without a name, and its pages, which live as long as one of the copies.
+
+    None where the disk has no room.
+    """
+    folder, starts = cache_folder(), []
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
-            for parameter in parameters:
+            for tensor in tensors:
                 starts.append(file.tell())
-                file.write(parameter.data.contiguous().flatten().view(torch.uint8).numpy().data)
-                file.write(bytes(-parameter.nbytes % ALIGNMENT))
+                file.write(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+                file.write(bytes(-tensor.nbytes % ALIGNMENT))
             file.flush()
-            place = mmap.mmap(file.fileno(), 0)
+            pages = mmap.mmap(file.fileno(), 0)
     except OSError:
-        return
-    whole = torch.frombuffer(place, dtype=torch.uint8)
-    for parameter, start in zip(parameters, starts, strict=True):
-        parameter.data = whole[start : start + parameter.nbytes].view(parameter.dtype).view(parameter.shape)
-    _places[module] = place
-    rest(module)
-    give_back()
+        return None
+    whole = torch.frombuffer(pages, dtype=torch.uint8)
+    named = zip(tensors, starts, strict=True)
+    return pages, [whole[start : start + t.nbytes].view(t.dtype).view(t.shape) for t, start in named]
 
 
 def rest(module: nn.Module) -> None:

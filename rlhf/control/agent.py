@@ -129,21 +129,31 @@ class _Progress(BaseCallback):
         return True
 
 
+def anneal(model: BaseAlgorithm, run_steps: int) -> None:
+    """Let the learning rate fall with each step, to 0 at the last of `run_steps`: `α·(1 − t/T)`."""
+    rate = float(model.learning_rate)  # type: ignore[arg-type] # a number, as the options are checked
+    model.lr_schedule = lambda _: rate * max(0.0, 1 - model.num_timesteps / run_steps)
+
+
 def learn(
     agent: Agent,
     steps: int,
     seed: int,
     iteration: int,
     on_step: Callable[[int, int], None] = lambda done, total: None,
+    run_steps: int | None = None,
 ) -> tuple[list[Episode], dict[str, float]]:
     """Train for `steps` environment steps. Returns the episodes so far unseen (the last unfinished), and figures.
 
+    run_steps: those of the whole run, over which the learning rate falls to 0; without them it stays what it is.
     All chance in it follows from the seed and the iteration, so a resumed run draws the same. Raises UserError when the
     algorithm fails, as it does once its numbers have grown beyond all bounds.
     """
     model = agent.model
     model.set_random_seed(stream_seed(seed, iteration, "update") % 2**32)
     before, began = model.num_timesteps, time.monotonic()
+    if run_steps is not None:
+        anneal(model, run_steps)
     try:
         model.learn(steps, callback=_Progress(on_step, steps), reset_num_timesteps=False, log_interval=None)  # type: ignore[arg-type]
     except UserError:

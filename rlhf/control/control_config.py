@@ -80,7 +80,8 @@ class AgentConfig:
     """The policy: a stable-baselines3 algorithm with its own `options`, `steps` environment steps in each iteration.
 
     parallel: environments side by side. network: units of the hidden layers. normalise: observations and rewards are
-    put into running units.
+    put into running units. anneal: the learning rate falls in proportion to the steps that are left of the run (PPO,
+    arXiv 1707.06347), so that the last reward model does not turn a policy that is good already.
     """
 
     algorithm: Literal["ppo", "sac"] = "ppo"
@@ -88,6 +89,7 @@ class AgentConfig:
     parallel: Positive = 4
     network: tuple[Positive, ...] = (64, 64)
     normalise: bool = False
+    anneal: bool = False
     options: dict[str, Any] = Field(default_factory=dict)
 
 

@@ -222,7 +222,8 @@ class ControlSubject:
         """Train the agent on the predicted reward."""
         agent = self.config.agent
         with report("update", f"{agent.steps} steps of {agent.algorithm}") as progress:
-            episodes, figures = learn(self.agent, agent.steps, self.config.seed, iteration, progress)
+            run_steps = self.config.iterations * agent.steps if agent.anneal else None
+            episodes, figures = learn(self.agent, agent.steps, self.config.seed, iteration, progress, run_steps)
         self.recent[iteration] = episodes
         for old in [i for i in self.recent if i <= iteration - KEPT_ITERATIONS]:
             del self.recent[old]

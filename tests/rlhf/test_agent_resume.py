@@ -15,7 +15,7 @@ from rlhf.control.control_config import ControlConfig, parse_control
 PPO: dict[str, Any] = {"n_steps": 24, "batch_size": 24, "n_epochs": 2}
 SAC: dict[str, Any] = {"learning_starts": 20, "batch_size": 8, "buffer_size": 100, "ent_coef": "auto"}
 AGENTS: dict[str, dict[str, Any]] = {
-    "ppo": {"algorithm": "ppo", "steps": 144, "parallel": 3, "normalise": True, "options": PPO},
+    "ppo": {"algorithm": "ppo", "steps": 144, "parallel": 3, "normalise": True, "anneal": True, "options": PPO},
     "ppo with sde": {"algorithm": "ppo", "steps": 144, "parallel": 3, "options": PPO | {"use_sde": True}},
     "sac": {"algorithm": "sac", "steps": 70, "parallel": 1, "options": SAC},
     "sac side by side": {"algorithm": "sac", "steps": 70, "parallel": 2, "normalise": True, "options": SAC},

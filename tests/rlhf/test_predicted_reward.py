@@ -155,6 +155,21 @@ def test_the_true_reward_changes_nothing_that_is_learned(algorithm: str) -> None
     assert returns == [0.0, LENGTH * 1e6]  # though it was written down
 
 
+@pytest.mark.parametrize("algorithm", ["ppo", "sac"])
+def test_the_learning_rate_falls_to_nothing_at_the_end_of_the_run(algorithm: str) -> None:
+    options: dict[str, Any] = {"n_steps": 16, "batch_size": 16, "n_epochs": 2}
+    if algorithm == "sac":
+        options = {"learning_starts": 8, "batch_size": 8, "buffer_size": 100}
+    agent = agent_of(algorithm, linear(1.0, 0.0, 1.0, -1.0), learning_rate=0.01, **options)
+    policy: Any = agent.model.policy
+    optimizer = policy.optimizer if algorithm == "ppo" else policy.actor.optimizer
+    rates = []
+    for iteration in (1, 2, 3):
+        learn(agent, 32, 0, iteration, run_steps=96)
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert rates == pytest.approx([0.01 * 2 / 3, 0.01 / 3, 0.0], abs=1e-9)
+
+
 @pytest.mark.parametrize("parallel", [1, 2])
 @pytest.mark.parametrize(("size", "steps"), [(64, 24), (24, 24), (24, 60)], ids=["not full", "just full", "wrapped"])
 def test_a_replay_buffer_is_rewarded_anew(parallel: int, size: int, steps: int) -> None:
