@@ -294,7 +294,7 @@ MUTANTS: tuple[tuple[str, str, str], ...] = (
     ("optimiser_step", "if not math.isfinite(norm)", "if False"),
     ("optimiser_step", "divergence = (w * recipe.loss_kl.estimator(logp, part.cut(rollout.ref_logp))).sum()", "divergence = (w * recipe.loss_kl.estimator(part.cut(rollout.ref_logp), logp)).sum()"),
     ("optimiser_step", "part.cut(rollout.old_logp), part.cut(step.weights)", "part.cut(rollout.ref_logp), part.cut(step.weights)"),
-    ("optimiser_step", "parameters, lr=learning_rate, weight_decay=0.0", "parameters, lr=learning_rate, weight_decay=0.1"),
+    ("resting_adamw", "learned, lr=learning_rate, weight_decay=0.0", "learned, lr=learning_rate, weight_decay=0.1"),
     ("optimiser_step", "clipped_value_loss(values, part.cut(rollout.values), part.cut(returns), value_clip)", "clipped_value_loss(values, part.cut(returns), part.cut(rollout.values), value_clip)"),
     ("policy_update", 'max(s["ratio_max"] for s in steps)', 'min(s["ratio_max"] for s in steps)'),
     ("policy_update", '{"beta": learner.beta} if recipe.reward_kl', '{"beta": learner.beta} if recipe.loss_kl'),
@@ -400,4 +400,14 @@ MUTANTS: tuple[tuple[str, str, str], ...] = (
     ("linear_layers", "        torch.set_num_threads(count)\n        try:", "        try:"),
     ("linear_layers", "        finally:\n            torch.set_num_threads(1)", "        finally:\n            pass"),
     ("linear_layers", "    finally:\n        torch.set_num_threads(count)", "    finally:\n        pass"),
+    # AdamW at rest
+    ("resting_adamw", "                parameter.grad = gradient\n", "                parameter.grad = -gradient if gradient is not None else None\n"),
+    ("resting_adamw", "            super().step()\n            self.zero_grad(set_to_none=True)\n", "            super().step()\n"),
+    ("resting_adamw", "        self._pages.clear()\n", "        pass\n"),
+    ("resting_adamw", '("exp_avg", "exp_avg_sq")', '("exp_avg_sq", "exp_avg")[:1]'),
+    ("resting_adamw", "        self._pages[n].madvise(mmap.MADV_DONTNEED)\n", "        pass\n"),
+    ("resting_adamw", "            pages.madvise(mmap.MADV_DONTNEED)\n", "            pass\n"),
+    ("resting_adamw", "len(self._pieces) > 1 and size <= room()", "size <= room()"),
+    ("resting_adamw", "len(self._pieces) > 1 and size <= room()", "len(self._pieces) > 1"),
+    ("resting_adamw", "            size = 0\n        pieces", "            pass\n        pieces"),
 )  # fmt: skip

@@ -1,39 +1,29 @@
-"""Freed memory that stays with the process while it computes.
+"""Freed memory that stays with the process.
 
 Each micro-batch frees hundreds of megabytes and asks for as many again. The C library would give them back to the
-system in between, which fills every page with zeros before it lends it again: 5 to 10 % of an update's time.
+system in between, which fills every page with zeros before it lends it again; on a virtual machine that may take as
+long as all else. So the process keeps what it has had, and gives it back when it begins to wait.
 """
 
 from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
-KEEP = 2**30
-USUAL = 2**25  # what glibc itself comes to at most
+KEEP = 2**30  # bytes: an allocation beyond it still goes back at once
+ALL = 2**31 - 1
 
 
-@contextmanager
-def memory_kept() -> Iterator[None]:
-    """Within it, what is freed is kept for the next that asks; at its end what is free goes back. Only with glibc."""
-    if (library := _glibc()) is None:
-        yield
-        return
-    library.mallopt(M_MMAP_THRESHOLD, KEEP)
-    library.mallopt(M_TRIM_THRESHOLD, KEEP)
-    try:
-        yield
-    finally:
-        library.mallopt(M_MMAP_THRESHOLD, USUAL)
-        library.mallopt(M_TRIM_THRESHOLD, 2 * USUAL)
-        give_back()
+def keep_memory() -> None:
+    """From now on what is freed is kept for whoever asks next. Does something with glibc only."""
+    if (library := _glibc()) is not None:
+        library.mallopt(M_MMAP_THRESHOLD, KEEP)
+        library.mallopt(M_TRIM_THRESHOLD, ALL)
 
 
 def give_back() -> None:
-    """Give back what is free. By itself it would stay, where it lies between what is in use."""
+    """Give back what is free, before a wait. By itself it would stay, where it lies between what is in use."""
     if (library := _glibc()) is not None:
         library.malloc_trim(0)
 

@@ -106,7 +106,7 @@ class Notes:
     @contextmanager
     def giving(self, places: Places) -> Iterator[None]:
         """Run one forward over tokens whose places are given, flattened, without the products of its linear layers."""
-        stretches, unseen = _stretches(places), places.passed < 0
+        stretches, unseen, tokens = _stretches(places), (places.passed < 0).nonzero()[:, 0], len(places.passed)
         file, size, before = self._file.fileno(), self._dtype.itemsize, 0
         calls = iter(self._calls)
         self._file.flush()
@@ -114,11 +114,11 @@ class Notes:
         def give(layer: nn.Linear, x: Tensor) -> Tensor:
             nonlocal before
             assert layer is next(calls)
-            y = torch.empty(len(unseen), layer.out_features, dtype=self._dtype)
+            y = torch.empty(tokens, layer.out_features, dtype=self._dtype)
             y[unseen] = 0.0  # not what the memory held before: 0 · NaN is NaN
             memory, row = y.view(torch.uint8).numpy().data.cast("B"), layer.out_features * size
-            for n, first, tokens in stretches:
-                parts = [memory[start * row : end * row] for start, end in tokens]
+            for n, first, stretch in stretches:
+                parts = [memory[start * row : end * row] for start, end in stretch]
                 os.preadv(file, parts, (self._starts[n] + before * self._rows[n]) * size + first * row)
             before += layer.out_features
             return _Noted.apply(x, layer.weight, layer.bias, y.view(*x.shape[:-1], -1))

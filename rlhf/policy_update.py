@@ -12,7 +12,7 @@ from dataclasses import replace
 import torch
 
 from rlhf.auxiliary import Likelihood
-from rlhf.kept_memory import memory_kept
+from rlhf.kept_memory import keep_memory
 from rlhf.noted_forward import forget
 from rlhf.optimiser_step import Learner, Setting, critic_values, fit_values, make_step, share, take_step
 from rlhf.recipes import Recipe
@@ -22,7 +22,6 @@ from rlhf.shaping import adapt_beta
 from rlhf.targets import explained_variance, make_targets, monte_carlo_returns, rollout_figures, shaped
 
 
-@memory_kept()
 def update(
     learner: Learner,
     rollout: Rollout,
@@ -39,6 +38,7 @@ def update(
     `mean|noted old_logp − logp|` before the first step; moved_kl is k3 of the updated against the sampling policy; clip
     fractions and ratios are of tokens, the ratios as they were before any clip, and their ends those of all steps.
     """
+    keep_memory()
     for optimizer in (learner.policy_optimizer, learner.critic_optimizer):
         if isinstance(optimizer, RestingAdamW):
             optimizer.rest()

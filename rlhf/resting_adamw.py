@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from rlhf.kept_memory import give_back
 from rlhf.noted_forward import room
 from rlhf.resting import in_file
 
@@ -70,8 +69,6 @@ class RestingAdamW(torch.optim.AdamW):
             self._pages[n], moments = laid
             for (state, name), moment in zip(named, moments, strict=True):
                 state[name] = moment
-            del named, states
-            give_back()
         self._pages[n].madvise(mmap.MADV_DONTNEED)
 
 

@@ -13,6 +13,7 @@ from labeling.intervals import bootstrap
 from labeling.records import LabeledSlate, Preference
 from rlhf.backbones import Backbone, device_of, encode_messages, encode_response
 from rlhf.bradley_terry import pair_targets, preference_losses, slate_loss
+from rlhf.kept_memory import keep_memory
 from rlhf.packing import Group, micro_batches, pack
 from rlhf.reward_model import ScoreModel, score_groups
 
@@ -78,6 +79,7 @@ def fit(
 
     A step's slates are cut into micro-batches of `token_budget` tokens; the cut changes nothing but memory.
     """
+    keep_memory()
     examples = [e for e in examples if e.preferences]
     trained = [p for p in model.decoder.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear, pad
+from torch.nn.functional import pad
 
 from labeling.records import UserError
 from rlhf.backbones import Backbone, decoder_of, device_of, head_of
-from rlhf.kept_memory import memory_kept
-from rlhf.linear_layers import layers_by, of_few_rows, threads_for, wide_layers
+from rlhf.kept_memory import keep_memory
+from rlhf.linear_layers import layers_by, of_few_rows, plain, threads_for, wide_layers
 from rlhf.noted_forward import Noted, Notes, Places
 from rlhf.packing import piecewise
 from rlhf.shared_prompts import continuation
@@ -39,7 +39,6 @@ class Sampled:
     noted: Noted | None = field(default=None, compare=False, repr=False)
 
 
-@memory_kept()
 @torch.no_grad()
 def sample(
     backbone: Backbone,
@@ -58,6 +57,7 @@ def sample(
     called after each position. note: of how many prompts, the first ones, the forwards are kept.
     Raises UserError for a model whose logits are NaN or infinite.
     """
+    keep_memory()
     device, decoder, head = device_of(model), decoder_of(model), head_of(model)
     count = len(prompts) * per_prompt
     longest = max(map(len, prompts))
@@ -120,18 +120,15 @@ def sample(
 
 
 def _logits(head: nn.Module, states: Tensor) -> Tensor:
-    """(R, V) of the head at (R, H) states. On a CPU in blocks: one large product of few rows runs at half the speed."""
+    """(R, V) of the head at (R, H) states."""
     assert isinstance(head, nn.Linear)  # see check_layout
-    width = 4 * BLOCK if states.device.type == "cpu" else len(head.weight)
-    starts = range(0, len(head.weight), width)
-    bias = head.bias
-    blocks = ((head.weight[v : v + width], None if bias is None else bias[v : v + width]) for v in starts)
-    return torch.cat([linear(states, weight, bias) for weight, bias in blocks], 1)
+    product = of_few_rows if states.device.type == "cpu" else plain
+    return product(head, states).contiguous()
 
 
 def _draw(logits: Tensor, temperature: float, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """One token for each row of (R, V) logits, its log-probability at the temperature, and log Z and entropy there."""
-    scaled = logits.float() / (temperature or 1.0)
+    scaled = logits.float() if temperature in (0, 1) else logits.float() / temperature
     highest = scaled.amax(1, keepdim=True)
     weights = (scaled - highest).exp_()
     token = scaled.argmax(1) if temperature == 0 else _pick(weights, generator)
@@ -148,7 +145,8 @@ def _pick(weights: Tensor, generator: torch.Generator) -> Tensor:
     """
     u = torch.rand(2, len(weights), 1, dtype=torch.float64, generator=generator, device=generator.device)
     u = u.to(weights.device)
-    blocks = pad(weights, (0, -weights.shape[1] % BLOCK)).unflatten(1, (-1, BLOCK))
+    short = -weights.shape[1] % BLOCK
+    blocks = (pad(weights, (0, short)) if short else weights).unflatten(1, (-1, BLOCK))
     sums = blocks.sum(2).double().cumsum(1)
     block = torch.searchsorted(sums, u[0] * sums[:, -1:], right=True)
     within = blocks.gather(1, block[..., None].expand(-1, 1, BLOCK))[:, 0].double().cumsum(1)
