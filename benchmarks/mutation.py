@@ -66,6 +66,7 @@ TESTS = {
     "rollout": ("test_rewards", "test_policy_samples", *UPDATE),
     "optimiser_step": ("test_targets", *UPDATE),
     "policy_update": UPDATE,
+    "resting_adamw": ("test_resting_adamw", "test_policy_update"),
 }
 
 
@@ -106,6 +107,8 @@ def main(names: list[str]) -> int:
 def check(mutants: list[Mutant]) -> None:
     """Stop at a mutant that does not match exactly once, or that was already there."""
     for n, mutant in enumerate(mutants):
+        if mutant.name not in TESTS:
+            sys.exit(f"no tests are named for {mutant.path}")
         found = (ROOT / mutant.path).read_text(encoding="utf-8").count(mutant.old)
         if found != 1:
             sys.exit(f"{mutant.path} holds this text {found} times, not once: {mutant.old!r}")

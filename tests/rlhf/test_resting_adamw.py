@@ -51,6 +51,12 @@ def test_its_steps_are_those_of_the_library(piece: int, monkeypatch: pytest.Monk
     assert all(p.grad is None for p in rested.parameters())
 
 
+def test_pieces_reach_their_size_and_begin_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resting_adamw, "PIECE", 300)
+    optimizer = RestingAdamW(small().parameters(), 0.01)  # weights of 256 bytes and biases of 32, in turns
+    assert [[p.nbytes for p in piece] for piece in optimizer._pieces] == [[256, 32, 256], [32, 256, 32], [256, 32]]
+
+
 def test_a_checkpoint_goes_on_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resting_adamw, "PIECE", 300)
     plain, rested = small(), small()
@@ -74,17 +80,23 @@ def test_moments_take_no_memory_between_steps() -> None:
     optimizer = RestingAdamW(model.parameters(), 0.01)
     give_back()
     resident_before = resident()
-    for _ in range(2):
+
+    def step() -> None:
         for parameter in model.parameters():
             parameter.grad = torch.ones_like(parameter)
         optimizer.step()
         give_back()  # gradients and first moments
         assert resident() - resident_before < 0.3 * weights
+
+    step()
+    step()
     saved = sum(state["exp_avg"].sum().item() for state in optimizer.state_dict()["state"].values())
     assert saved == pytest.approx(sum(p.numel() for p in model.parameters()) * 0.19, rel=1e-3)
     assert resident() - resident_before > 0.9 * weights  # read, so there
     optimizer.rest()
     assert resident() - resident_before < 0.3 * weights
+    optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    step()
 
 
 def test_where_the_disk_has_no_room_moments_stay_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
