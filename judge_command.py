@@ -319,7 +319,15 @@ def estimated(judges: Sequence[Judge], store: Store, limit: int | None) -> Itera
             yield f"{who}: {in_words(e, judge)}{said and f'; {said}'}"
             more, together = more + e.spending, judge.caps.together
         else:
-            yield f"{who}: {sum(1 for _ in slates):,} slates, judged here, no cost"
+            count = 0
+            for slate in slates:
+                if judge.clips == "cannot" and any(candidate.clip for candidate in slate.candidates):
+                    raise UserError(
+                        f"{who} counts words, and {slate.id} shows clips of an agent: let people, an annotator of kind "
+                        '"endpoint" or the simulated one compare them'
+                    )
+                count += 1
+            yield f"{who}: {count:,} slates, judged here, no cost"
     if together and (said := left(together, store.total_spending(), more)):
         yield f"all judges of the project together: {said}"
 

@@ -12,6 +12,7 @@ import pytest
 from conftest import LlamaServer, Reply, Scripted, completion
 from PIL import Image
 
+from judge_command import estimated
 from judges.answer import Waiting
 from judges.batch import label_slates
 from judges.config import load_judge
@@ -286,6 +287,8 @@ def test_who_counts_words_does_not_judge_clips(store: Store) -> None:
     judge = load_judge(DATA / "judges" / "criteria.toml", DATA)
     slate = clip_slate(DARK, BRIGHT)
     store.add_slates([slate])
+    with pytest.raises(UserError, match=rf"{judge.annotator.id} counts words, and {slate.id} shows clips of an agent"):
+        list(estimated([judge], store, None))  # nor does a dry run say that it would
     with pytest.raises(UserError, match=r"the rubric 'concise' counts words, and clip_0+1 shows an agent: let people"):
         label_slates(judge, [slate], store)
     assert store.labels(annotator=judge.annotator.id) == []
