@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from rlhf.backbones import Backbone
-from rlhf.resting import lay_down, rest
+from rlhf.resting import awake, lay_down
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,8 @@ class Policy:
         """The reference policy, to be used without gradients."""
         with torch.no_grad():
             if self.reference_model is not None:
-                try:
+                with awake(self.reference_model):
                     yield self.reference_model
-                finally:
-                    rest(self.reference_model)
             else:
                 with self.model.disable_adapter():  # type: ignore[operator]
                     yield self.model

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import mmap
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from weakref import WeakKeyDictionary
 
 import torch
@@ -64,6 +65,24 @@ def rest(module: nn.Module) -> None:
     """Give back the memory of weights that were laid down, until they are used again."""
     if module in _places:
         _places[module].madvise(mmap.MADV_DONTNEED)
+
+
+@contextmanager
+def awake(module: nn.Module) -> Iterator[None]:
+    """Within it, weights that were laid down are computed with from memory that the process has anyway.
+
+    After an update much of it is free, and pages of the file would come on top.
+    """
+    resting = [parameter.data for parameter in module.parameters()] if module in _places else []
+    for parameter in module.parameters() if resting else ():
+        parameter.data = parameter.data.clone()
+        rest(module)  # piece by piece, so that they are never there twice
+    try:
+        yield
+    finally:
+        for parameter, data in zip(module.parameters(), resting, strict=False):
+            parameter.data = data
+        rest(module)
 
 
 def pick_up(module: nn.Module) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,8 @@ from loop_world import World, run_tiny, tiny_config
 from torch import nn
 
 from rlhf import resting
-from rlhf.kept_memory import keep_memory
-from rlhf.resting import lay_down, pick_up, rest
+from rlhf.kept_memory import give_back, keep_memory
+from rlhf.resting import awake, lay_down, pick_up, rest
 
 PAGES = 2**24  # numbers: 64 MB
 
@@ -44,6 +45,29 @@ def test_the_numbers_stay_and_the_memory_goes(torn: bool) -> None:
     rest(module)
     assert resident() - at_rest < 0.1 * 4 * PAGES
     assert torch.equal(module(x), expected)
+
+
+def test_weights_that_are_used_lie_in_memory_that_was_there() -> None:
+    module = nn.Sequential(nn.Linear(2**12, PAGES // 2**12), nn.Linear(PAGES // 2**12, 1))
+    x = torch.randn(2, 2**12)
+    expected = module(x)
+    lay_down(module)
+    places = [p.data_ptr() for p in module.parameters()]
+    keep_memory()
+    free = torch.ones(2 * PAGES)
+    del free
+    at_rest = resident()
+    with awake(module):
+        assert resident() - at_rest < 0.1 * 4 * PAGES
+        assert torch.equal(module(x), expected)
+        assert resident() - at_rest < 0.1 * 4 * PAGES
+    assert [p.data_ptr() for p in module.parameters()] == places
+    assert torch.equal(module(x), expected)
+    never_laid_down = nn.Linear(2, 2)
+    with awake(never_laid_down):
+        never_laid_down.weight.data.fill_(1.0)
+    assert (never_laid_down.weight == 1.0).all()
+    give_back()
 
 
 def test_what_was_written_to_resting_weights_is_kept() -> None:
@@ -95,8 +119,13 @@ def test_a_run_lays_down_what_does_not_learn_and_lets_go_of_it_for_the_update(
 ) -> None:
     config = tiny_config("grpo", iterations=2)  # policy and reward model learn whole
     let_go: list[nn.Module] = []
-    for user in ("rlhf.policy", "rlhf.language_subject"):
-        monkeypatch.setattr(f"{user}.rest", let_go.append)
+    monkeypatch.setattr("rlhf.language_subject.rest", let_go.append)
+
+    def used(module: nn.Module) -> AbstractContextManager[None]:
+        let_go.append(module)
+        return awake(module)
+
+    monkeypatch.setattr("rlhf.policy.awake", used)
     subject = run_tiny(config, tmp_path / "run", World(0))
     assert subject.policy.reference_model in resting._places
     assert subject.reward_model.decoder in resting._places  # also after its fits
