@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from rlhf.run_config import RunConfig
 
 POLL_SECONDS = 1.0
+# How long a thread stays awake for its next piece of work. As long as it likes (libgomp's default): beside the web app
+# and a browser sampling takes several times as long. Not at all: alone, a step takes an eighth longer.
+SPINS = "3000"
 
 
 def loop(project: Path, run: str, overrides: Sequence[str], resume: bool) -> None:
@@ -33,10 +36,7 @@ def loop(project: Path, run: str, overrides: Sequence[str], resume: bool) -> Non
 
     overrides: "key=value" in place of what the file says. resume: go on from the last checkpoint. Raises UserError.
     """
-    # How long a thread stays awake for its next piece of work. As long as it likes (libgomp's default): beside the web
-    # app and a browser sampling takes several times as long. Not at all: alone, a step takes an eighth longer.
-    # It is read when torch loads.
-    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+    os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read when torch loads
     os.environ.setdefault("TQDM_DISABLE", "1")  # one set of bars is enough: the run draws its own
     from labeling.store import RunEvent, Store
     from rlhf.checkpoints import refuse_if_started

@@ -10,7 +10,8 @@ Python of an environment of TRL's own; PPO needs the last version that had it:
     python -m venv trl116 && trl116/bin/pip install torch==2.13.0 && trl116/bin/pip install trl==1.16.0 peft
     python -m venv trl112 && trl112/bin/pip install torch==2.13.0 && trl112/bin/pip install trl==1.12.0
 
-Both sides take the embedded model in float32, the same random tokens, two threads and a process for each run. Nothing
+Both sides take the embedded model in float32, the same random tokens, two threads and a process for each run; threads
+wait as `prefloop loop` lets them and as libgomp does by itself. Nothing
 ends a response early, so that both compute the same number of tokens. Ratios are medians over the alternations, with
 their range: other work on the machine slows both sides of a pair. Processor seconds (of both threads) are told beside
 the clock's: they feel other work less. Results: benchmarks/results/speed-*.json.
@@ -30,6 +31,8 @@ from statistics import median
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from loop_command import SPINS
 
 HERE = Path(__file__).resolve().parent
 END = 3  # a token that the model never writes
@@ -113,15 +116,15 @@ def measure(row: str, trl_python: str, alternations: int) -> None:
         job_file.write_text(json.dumps(job))
         for n in range(alternations):
             pair: dict[str, Any] = {"load": os.getloadavg()[0]}
-            sides = [("prefloop", sys.executable), ("trl", trl_python)]
-            for side, python in sides if n % 2 == 0 else sides[::-1]:
+            sides = [("prefloop", sys.executable, {"GOMP_SPINCOUNT": SPINS}), ("trl", trl_python, {})]
+            for side, python, waiting in sides if n % 2 == 0 else sides[::-1]:
                 out = Path(folder) / f"{side}.json"
                 command = [python, str(HERE / f"speed_{side}.py"), str(job_file), str(out)]
                 subprocess.run(
                     command,
                     check=True,
                     stdout=subprocess.DEVNULL,
-                    env={**os.environ, "OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "PASSIVE"},
+                    env={**os.environ, "OMP_NUM_THREADS": "2"} | waiting,
                 )
                 pair[side] = json.loads(out.read_text())
             runs.append(pair)
