@@ -11,8 +11,9 @@ Arms: `true` is the same stable-baselines3 run on the environment's own reward, 
 freezes the reward model; `700_random` asks about random pairs instead of those on which the ensemble disagrees;
 `700_flipped` is the control whose labels say the opposite. The annotator compares true returns of two segments and
 answers at random a fifth of the time, so a tenth of its answers is wrong. Labels on held-out episodes (a tenth) only
-measure and are counted all the same. A run's figure is the mean return of 100 episodes without exploration, the same
-for every arm and seed.
+measure and are counted all the same. The learning rate falls to 0 over a run but in the arms `true_steady`,
+`700_steady`, `700_upfront`, `700_random` and `700_flipped`, where it stays. A run's figure is the mean return of 100
+episodes without exploration, the same for every arm and seed.
 """
 
 from __future__ import annotations
@@ -66,10 +67,14 @@ ARMS: dict[str, dict[str, Any]] = {
     "350": {"total": 350},
     "700": {"total": 700},
     "1400": {"total": 1400},
+    "true_steady": {},
+    "700_steady": {"total": 700},
     "700_upfront": {"total": 700, "first_slates": 700},
     "700_random": {"total": 700, "selector": "random"},
     "700_flipped": {"total": 700},
 }
+# Before the learning rate could fall over a run.
+STEADY = ("true_steady", "700_steady", "700_upfront", "700_random", "700_flipped")
 COLOURS = {
     "true": "#0f172a",
     "350": "#93c5fd",
@@ -84,7 +89,7 @@ def run(task: str, arm: str, seed: int) -> None:
     """One run in memory, evaluated at its end."""
     sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "rlhf")]
     began = time.monotonic()
-    result = _true(task, seed) if arm == "true" else _labelled(task, arm, seed)
+    result = _true(task, arm, seed) if arm.startswith("true") else _labelled(task, arm, seed)
     result |= {
         "task": task,
         "arm": arm,
@@ -103,10 +108,10 @@ def run(task: str, arm: str, seed: int) -> None:
     print(f"{task} {arm} {seed}: {result['return']:.1f} in {result['seconds']:.0f} s", flush=True)
 
 
-def _config(task: str, seed: int, labels: dict[str, Any]) -> Any:
+def _config(task: str, arm: str, seed: int) -> Any:
     from rlhf.control.control_config import parse_control
 
-    settings = TASKS[task]
+    settings, labels = TASKS[task], ARMS[arm]
     total, iterations = labels.get("total", 350), settings["iterations"]
     asked = {"first_slates": total // 5, "anneal": iterations / 2, "humans": False, "oracle": {}, **labels}
     return parse_control(
@@ -115,7 +120,7 @@ def _config(task: str, seed: int, labels: dict[str, Any]) -> Any:
             "name": "benchmark",
             "seed": seed,
             **settings,
-            "agent": {"parallel": 4, "normalise": True, "anneal": True, **settings["agent"]},
+            "agent": {"parallel": 4, "normalise": True, "anneal": arm not in STEADY, **settings["agent"]},
             "labels": asked,
             "reward_model": {
                 "refit": "first" if asked["first_slates"] == total else "every",
@@ -128,7 +133,7 @@ def _config(task: str, seed: int, labels: dict[str, Any]) -> Any:
 def _labelled(task: str, arm: str, seed: int) -> dict[str, Any]:
     from control_world import ControlWorld, run_agent
 
-    config = _config(task, seed, ARMS[arm])
+    config = _config(task, arm, seed)
     world = ControlWorld(seed, flip=arm.endswith("flipped"))
     with tempfile.TemporaryDirectory() as folder:
         subject = run_agent(config, Path(folder), world)
@@ -158,7 +163,7 @@ def throughput(task: str, turns: int = 5) -> str:
     from rlhf.control.segment_model import SegmentModel
 
     torch.set_num_threads(1)
-    config = _config(task, 0, {})
+    config = _config(task, "true", 0)
     environment, steps = spec(config.environment), config.agent.steps
     plain = DummyVecEnv([lambda: make(environment) for _ in range(config.agent.parallel)])
     baseline = make_algorithm(config.agent, normalised(plain, config.agent), 0)
@@ -176,7 +181,7 @@ def throughput(task: str, turns: int = 5) -> str:
     return f"{task}: {speeds}, ratio {ratio:.2f} ({turns} turns)"
 
 
-def _true(task: str, seed: int) -> dict[str, Any]:
+def _true(task: str, arm: str, seed: int) -> dict[str, Any]:
     """The same algorithm, options, environments and steps on the environment's own reward.
 
     Our wrappers are only there to play the last policy on the episodes of every other arm.
@@ -191,13 +196,14 @@ def _true(task: str, seed: int) -> dict[str, Any]:
     from rlhf.control.segment_model import SegmentModel
 
     torch.set_num_threads(1)
-    config = _config(task, seed, {})
+    config = _config(task, arm, seed)
     environment, steps = spec(config.environment), config.iterations * config.agent.steps
     plain = DummyVecEnv([lambda: make(environment) for _ in range(config.agent.parallel)])
     environments = normalised(plain, config.agent)
     assert isinstance(environments, VecNormalize)
     model = make_algorithm(config.agent, environments, seed)
-    anneal(model, steps)
+    if config.agent.anneal:
+        anneal(model, steps)
     began = time.monotonic()
     model.learn(steps)
     speed = model.num_timesteps / (time.monotonic() - began)
@@ -245,12 +251,13 @@ def table() -> str:
     for task in TASKS:
         if (task, "true") not in runs:
             continue
-        goal = sum(r["return"] for r in runs[task, "true"]) / len(runs[task, "true"])
         starts = [r["curve"][0] for arm in ARMS for r in runs.get((task, arm), []) if "curve" in r]
         start = sum(starts) / max(1, len(starts))
         for arm in ARMS:
             found = runs.get((task, arm), [])
             if found:
+                goals = runs[task, "true_steady" if arm in STEADY else "true"]
+                goal = sum(r["return"] for r in goals) / max(1, len(goals))
                 mean, low, high = bootstrap([r["return"] for r in found])
                 share = (mean - start) / (goal - start) if goal != start else float("nan")
                 commits = ", ".join(sorted({r["git"] for r in found}))

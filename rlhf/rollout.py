@@ -153,19 +153,21 @@ def assemble(
     values_noted: list[Noted | None] = [None] * len(groups)
     device = next(policy.model.parameters()).device
     first = first_candidates(groups)
-    for batch in micro_batches(groups, token_budget):
-        packed = pack([groups[i] for i in batch], policy.backbone.pad_id, device)
-        rows = candidate_rows(first, batch)
-        width = packed.mask.shape[1]
-        with policy.reference() as reference:
-            ref_logp[rows, :width] = token_logprobs(reference, packed, temperature)[0].cpu()
-        with torch.no_grad():
+    batches = list(micro_batches(groups, token_budget))
+    laid_out = [pack([groups[i] for i in batch], policy.backbone.pad_id, device) for batch in batches]
+    widths = [slice(packed.mask.shape[1]) for packed in laid_out]
+    places = [(candidate_rows(first, batch), width) for batch, width in zip(batches, widths, strict=True)]
+    with policy.reference() as reference:
+        for place, packed in zip(places, laid_out, strict=True):
+            ref_logp[place] = token_logprobs(reference, packed, temperature)[0].cpu()
+    with torch.no_grad():
+        for batch, place, packed in zip(batches, places, laid_out, strict=True):
             if recompute:
-                old_logp[rows, :width] = token_logprobs(policy.model, packed, temperature)[0].cpu()
+                old_logp[place] = token_logprobs(policy.model, packed, temperature)[0].cpu()
             if critic is not None and values is not None:
                 keep = notes is not None and notes.room_for(sum(groups[i].tokens for i in batch))
                 with notes.taking(slice(None)) if notes and keep else nullcontext():
-                    values[rows, :width] = critic.values(packed).cpu()
+                    values[place] = critic.values(packed).cpu()
                 if notes and keep:
                     for i, known in zip(batch, notes.last_pass([groups[i].tokens for i in batch]), strict=True):
                         values_noted[i] = known
