@@ -11,9 +11,9 @@ Arms: `true` is the same stable-baselines3 run on the environment's own reward, 
 freezes the reward model; `700_random` asks about random pairs instead of those on which the ensemble disagrees;
 `700_flipped` is the control whose labels say the opposite. The annotator compares true returns of two segments and
 answers at random a fifth of the time, so a tenth of its answers is wrong. Labels on held-out episodes (a tenth) only
-measure and are counted all the same. The learning rate falls to 0 over a run but in the arms `true_steady`,
-`700_steady`, `700_upfront`, `700_random` and `700_flipped`, where it stays. A run's figure is the mean return of 100
-episodes without exploration, the same for every arm and seed.
+measure and are counted all the same. In `true`, `350`, `700` and `1400` the learning rate falls to 0 over the run; in
+the others, those that end in `steady` among them, it stays. A run's figure is the mean return of 100 episodes without
+exploration, the same for every arm and seed.
 """
 
 from __future__ import annotations
@@ -68,18 +68,20 @@ ARMS: dict[str, dict[str, Any]] = {
     "700": {"total": 700},
     "1400": {"total": 1400},
     "true_steady": {},
+    "350_steady": {"total": 350},
     "700_steady": {"total": 700},
+    "1400_steady": {"total": 1400},
     "700_upfront": {"total": 700, "first_slates": 700},
     "700_random": {"total": 700, "selector": "random"},
     "700_flipped": {"total": 700},
 }
 # Before the learning rate could fall over a run.
-STEADY = ("true_steady", "700_steady", "700_upfront", "700_random", "700_flipped")
+STEADY = tuple(arm for arm in ARMS if arm not in ("true", "350", "700", "1400"))
 COLOURS = {
     "true": "#0f172a",
-    "350": "#93c5fd",
     "700": "#4f46e5",
     "1400": "#a21caf",
+    "700_steady": "#93c5fd",
     "700_upfront": "#d97706",
     "700_random": "#059669",
 }  # the flipped arm would squeeze all others together
