@@ -12,7 +12,8 @@ Python of an environment of TRL's own; PPO needs the last version that had it:
 
 Both sides take the embedded model in float32, the same random tokens, two threads and a process for each run; threads
 wait as `prefloop loop` lets them and as libgomp does by itself. Nothing
-ends a response early, so that both compute the same number of tokens. Ratios are medians over the alternations, with
+ends a response early, so that both compute the same number of tokens. Where a run has several steps its
+first is not counted: both sides make their moments in it, once. Ratios are medians over the alternations, with
 their range: other work on the machine slows both sides of a pair. Processor seconds (of both threads) are told beside
 the clock's: they feel other work less. Results: benchmarks/results/speed-*.json.
 """
@@ -136,7 +137,13 @@ def measure(row: str, trl_python: str, alternations: int) -> None:
 
 
 def a_step(run: dict[str, Any], unit: str = "seconds") -> float:
-    return sum(run[unit]) / len(run[unit])
+    steps = warm(run[unit])
+    return sum(steps) / len(steps)
+
+
+def warm(steps: list[Any]) -> list[Any]:
+    """Those after the first, which makes moments and loads what both sides need once; all where there is only one."""
+    return steps[1:] or steps
 
 
 def figures(runs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -194,7 +201,7 @@ def bounds(result: dict[str, Any]) -> str:
     for run in (r["prefloop"] for r in result["runs"]):
         took = {"update": a_step(run, "cpu_seconds")}
         if "phases" in run:
-            took = {phase: median(p[phase] for p in run["phases"]) for phase in result["work"]}
+            took = {phase: median(p[phase] for p in warm(run["phases"])) for phase in result["work"]}
         for phase, work in result["work"].items():
             shares.setdefault(phase, []).append(work / run["matmul_flops"] / took[phase])
     return ", ".join(f"{phase} {median(values):.0%}" for phase, values in shares.items())
