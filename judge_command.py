@@ -306,7 +306,7 @@ def estimated(judges: Sequence[Judge], store: Store, limit: int | None) -> Itera
     """What each judge's labels will take, and what all will where a cap holds for them together, in words."""
     from judges.batch import waiting
     from judges.endpoint_judge import EndpointJudge
-    from judges.estimate import estimate
+    from judges.estimate import counted, estimate
     from judges.verdict import FINAL_LABELS
 
     more, together = Spending(), None
@@ -319,15 +319,7 @@ def estimated(judges: Sequence[Judge], store: Store, limit: int | None) -> Itera
             yield f"{who}: {in_words(e, judge)}{said and f'; {said}'}"
             more, together = more + e.spending, judge.caps.together
         else:
-            count = 0
-            for slate in slates:
-                if judge.clips == "cannot" and any(candidate.clip for candidate in slate.candidates):
-                    raise UserError(
-                        f"{who} counts words, and {slate.id} shows clips of an agent: let people, an annotator of kind "
-                        '"endpoint" or the simulated one compare them'
-                    )
-                count += 1
-            yield f"{who}: {count:,} slates, judged here, no cost"
+            yield f"{who}: {counted(judge, slates):,} slates, judged here, no cost"
     if together and (said := left(together, store.total_spending(), more)):
         yield f"all judges of the project together: {said}"
 

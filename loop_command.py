@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 1.0
 # How long a thread stays awake for its next piece of work. As long as it likes (libgomp's default): beside the web app
-# and a browser sampling takes several times as long. Not at all: alone, a step takes an eighth longer.
+# and a browser sampling takes several times as long. Not at all: alone, a step takes a seventh longer.
 SPINS = "3000"
 
 
@@ -234,6 +234,9 @@ def _wait_for_people(config: RunConfig | ControlConfig, store: Store, slates: Se
     first = labels.wait_for_humans if labels.first_wait_for_humans is None else labels.first_wait_for_humans
     wanted = min(first if iteration == 1 else labels.wait_for_humans, len(slates))
     ids = {slate.id for slate in slates}
-    give_back()  # people take their time
+    waits = False
     while wanted > sum(label.slate_id in ids for label in store.human_labels(config.name)):
+        if not waits:
+            give_back()  # people take their time
+            waits = True
         time.sleep(POLL_SECONDS)

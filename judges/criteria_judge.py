@@ -10,7 +10,7 @@ from itertools import islice
 from judges.answer import Answer, Clips, Waiting
 from judges.ledger import Ledger
 from judges.orders import weak_order
-from judges.rubric import Rubric, score
+from judges.rubric import Rubric, check_countable, score
 from labeling.records import Annotator, Label, Slate
 
 PAGE = 64
@@ -52,6 +52,11 @@ class CriteriaJudge:
                 labels = [keep(waiting, answer) for waiting, answer in answers]
             for label in labels:
                 tell(label)
+
+    def check(self, slate: Slate) -> None:
+        """Raise UserError for a slate that cannot be compared."""
+        for candidate in slate.candidates:
+            check_countable(self.rubric, candidate)
 
     def compare(self, slate: Slate) -> Answer:
         """Rank one slate. For a pair also P(0 better) = σ((s0 - s1) / temperature), ½ where it is tied."""

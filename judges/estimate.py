@@ -6,14 +6,15 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from judges.answer import Waiting
+from judges.answer import Judge, Waiting
 from judges.budget import FREE, PICTURE_TOKENS, TOKENS_PER_BYTE, Size
 from judges.canaries import EVERY
 from judges.canary_rides import riders
+from judges.criteria_judge import CriteriaJudge
 from judges.endpoint_judge import EndpointJudge
 from judges.endpoint_run import is_clips
 from judges.ledger import Ledger
-from labeling.records import Spending, UsualCall
+from labeling.records import Slate, Spending, UsualCall
 
 ENOUGH_CALLS = 20  # from so many on, what calls came to before says more than the bytes of a question
 ASSUMED_SECONDS = 1.0
@@ -73,6 +74,16 @@ def estimate(judge: EndpointJudge, slates: Iterable[Waiting], usual: UsualCall, 
         (prompt + reply) / endpoint.tokens_per_minute if endpoint.tokens_per_minute else 0.0,
     ]
     return Estimate(count, total, riding.count, prompt, reply, cost if price else None, 60 * max(minutes), measured)
+
+
+def counted(judge: Judge, slates: Iterable[Slate]) -> int:
+    """How many slates a judge that costs nothing will label. Raises UserError for one that it will refuse."""
+    count = 0
+    for slate in slates:
+        if isinstance(judge, CriteriaJudge):
+            judge.check(slate)
+        count += 1
+    return count
 
 
 @dataclass

@@ -95,11 +95,10 @@ class Rubric:
         return next((known.answer for known in self.references if known.prompt.strip() == asked), "")
 
 
-def score(rubric: Rubric, prompt: Prompt, candidate: Candidate) -> float:
-    """The rubric's score of one response of n words: min(1, n / least_words) · Π gates · Σ w_c·s_c / Σ w_c.
+def check_countable(rubric: Rubric, candidate: Candidate) -> None:
+    """Raise UserError for a rubric without criteria, and for a clip.
 
-    In [0, 1], and 0 without words. Deterministic, so it serves as gold. Raises UserError without criteria, and for a
-    clip: its text describes it, and the words of a description say nothing about the agent.
+    A clip's text describes it, and the words of a description say nothing about the agent.
     """
     if candidate.clip:
         raise UserError(
@@ -108,6 +107,14 @@ def score(rubric: Rubric, prompt: Prompt, candidate: Candidate) -> float:
         )
     if not rubric.criteria:
         raise UserError(f"the rubric {rubric.name!r} has no [[criteria]]: add some, or use it with an endpoint judge")
+
+
+def score(rubric: Rubric, prompt: Prompt, candidate: Candidate) -> float:
+    """The rubric's score of one response of n words: min(1, n / least_words) · Π gates · Σ w_c·s_c / Σ w_c.
+
+    In [0, 1], and 0 without words. Deterministic, so it serves as gold. Raises UserError as `check_countable` does.
+    """
+    check_countable(rubric, candidate)
     mean = sum(c.weight * c.score(prompt, candidate) for c in rubric.criteria) / sum(c.weight for c in rubric.criteria)
     substance = clip01(len(words(candidate.text)) / rubric.least_words)
     return substance * mean * prod(gate.score(prompt, candidate) for gate in rubric.gates)

@@ -1,8 +1,8 @@
 """Freed memory that stays with the process.
 
 Each micro-batch frees hundreds of megabytes and asks for as many again. The C library would give them back to the
-system in between, which fills every page with zeros before it lends it again; on a virtual machine that may take as
-long as all else. So the process keeps what it has had, and gives it back when it begins to wait.
+system in between, which fills every page with zeros before it lends it again: on a virtual machine, a third of an
+update's time. So the process keeps what it has had, and gives it back when it begins to wait.
 """
 
 from __future__ import annotations
