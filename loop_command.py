@@ -229,6 +229,7 @@ def _ask_oracle(config: RunConfig | ControlConfig, store: Store, slates: Sequenc
 def _wait_for_people(config: RunConfig | ControlConfig, store: Store, slates: Sequence[Slate], iteration: int) -> None:
     """Wait until people have answered as many of the slates as the run file asks for; by default none."""
     from rlhf.kept_memory import give_back
+    from rlhf.nameless_file import drop_spare
 
     labels = config.labels
     first = labels.wait_for_humans if labels.first_wait_for_humans is None else labels.first_wait_for_humans
@@ -238,5 +239,6 @@ def _wait_for_people(config: RunConfig | ControlConfig, store: Store, slates: Se
     while wanted > sum(label.slate_id in ids for label in store.human_labels(config.name)):
         if not waits:
             give_back()  # people take their time
+            drop_spare()
             waits = True
         time.sleep(POLL_SECONDS)

@@ -11,23 +11,17 @@ system likes. Where there is no room for them, or a layer ran over other rows th
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from io import BytesIO
-from typing import IO, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from rlhf.backbones import cache_folder
 from rlhf.linear_layers import Product, layers_by, plain, wide_layers
-
-SHARE = 16  # of memory; systems begin to write to disk what is longer than a tenth
-PIECES = 512  # that are read at once; systems take 1024
+from rlhf.nameless_file import AT_ONCE, NamelessFile, borrow, bytes_of, room
 
 
 class Notes:
@@ -45,11 +39,11 @@ class Notes:
         self._starts: list[int] = []  # of each pass in the file, in numbers
         self._rows: list[int] = []
         self._end = 0
-        self._broken = not hasattr(os, "preadv")
-        self._file: IO[bytes] = BytesIO()  # until there is a real one
+        self._waiting: list[Tensor] = []  # what is still to be written, as far as `_end`
+        self._broken = False
+        self._file: NamelessFile | None = None
         try:
-            cache_folder().mkdir(parents=True, exist_ok=True)
-            self._file = tempfile.TemporaryFile(dir=cache_folder())  # noqa: SIM115 - open as long as the notes are
+            self._file = borrow()
         except OSError:
             self._broken = True
 
@@ -83,43 +77,49 @@ class Notes:
             calls.append(layer)
             counts.add(len(kept))
             self._broken |= kept.dtype != self._dtype
-            self._write(kept)
+            self._waiting.append(kept)
+            self._end += kept.numel()
+            if len(self._waiting) == AT_ONCE or kept.data_ptr() == y.data_ptr():  # nobody may change it before
+                self._write()
             return y
 
         start = self._end
         with layers_by(self._layers, note):
             yield
+        self._write()
         self._calls = self._calls or calls
         self._broken |= calls != self._calls or len(counts) != 1
         self._starts.append(start)
         self._rows += counts
 
-    def _write(self, x: Tensor) -> None:
-        if self._broken:
+    def _write(self) -> None:
+        """Write what is waiting."""
+        waiting, self._waiting = self._waiting, []
+        if self._broken or self._file is None:
             return
+        start = self._end - sum(x.numel() for x in waiting)
         try:
-            self._file.write(x.flatten().view(torch.uint8).numpy().data)
+            self._file.write([bytes_of(x) for x in waiting], start * self._dtype.itemsize)
         except OSError:  # no room
             self._broken = True
-        self._end += x.numel()
 
     @contextmanager
     def giving(self, places: Places) -> Iterator[None]:
         """Run one forward over tokens whose places are given, flattened, without the products of its linear layers."""
         stretches, unseen, tokens = _stretches(places), (places.passed < 0).nonzero()[:, 0], len(places.passed)
-        file, size, before = self._file.fileno(), self._dtype.itemsize, 0
+        file, size, before = self._file, self._dtype.itemsize, 0
+        assert file is not None
         calls = iter(self._calls)
-        self._file.flush()
 
         def give(layer: nn.Linear, x: Tensor) -> Tensor:
             nonlocal before
             assert layer is next(calls)
             y = torch.empty(tokens, layer.out_features, dtype=self._dtype)
             y[unseen] = 0.0  # not what the memory held before: 0 · NaN is NaN
-            memory, row = y.view(torch.uint8).numpy().data.cast("B"), layer.out_features * size
+            memory, row = bytes_of(y), layer.out_features * size
             for n, first, stretch in stretches:
                 parts = [memory[start * row : end * row] for start, end in stretch]
-                os.preadv(file, parts, (self._starts[n] + before * self._rows[n]) * size + first * row)
+                file.read(parts, (self._starts[n] + before * self._rows[n]) * size + first * row)
             before += layer.out_features
             return _Noted.apply(x, layer.weight, layer.bias, y.view(*x.shape[:-1], -1))
 
@@ -127,14 +127,11 @@ class Notes:
             yield
 
     def close(self) -> None:
-        """Give the file back; there are no notes any more."""
+        """Leave the file to other notes; these are no more."""
         self._broken = True
-        self._file.close()
-
-
-def room() -> int:
-    """Bytes that a file of notes may take."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // SHARE if hasattr(os, "sysconf") else 0
+        if self._file is not None:
+            self._file.spare()
+            self._file = None
 
 
 def noted_bytes(decoder: nn.Module) -> int:
@@ -179,7 +176,7 @@ def _stretches(places: Places) -> list[tuple[int, int, list[tuple[int, int]]]]:
     for n, row, token in order:
         if n < 0:
             continue
-        if previous != (n, row - 1) or len(found[-1][2]) == PIECES:
+        if previous != (n, row - 1) or len(found[-1][2]) == AT_ONCE:
             found.append((n, row, [(token, token + 1)]))
         elif found[-1][2][-1][1] == token:
             found[-1][2][-1] = (found[-1][2][-1][0], token + 1)
@@ -204,7 +201,7 @@ def of_group(responses: Sequence[Noted | None], prompt: int) -> Noted | None:
 
 
 def forget(parts: Iterable[Noted | None]) -> None:
-    """Give the files of notes back."""
+    """Leave the files of notes to the next ones."""
     for part in parts:
         if part is not None:
             part.notes.close()

@@ -7,19 +7,49 @@ moments take their place while the policy learns. The system reads pages again a
 from __future__ import annotations
 
 import mmap
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import accumulate
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
-from rlhf.backbones import cache_folder, device_of
+from rlhf.backbones import device_of
 from rlhf.kept_memory import give_back
+from rlhf.nameless_file import NamelessFile, bytes_of
 
 ALIGNMENT = 64  # bytes, of a vector register
-_places: WeakKeyDictionary[nn.Module, mmap.mmap] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class Laid:
+    """Tensors in a file. tensors: its pages, in memory only while somebody uses them. starts: each one's first byte."""
+
+    file: NamelessFile
+    pages: mmap.mmap
+    tensors: list[Tensor]
+    starts: list[int]
+
+    def copies(self) -> list[Tensor]:
+        """The same in memory; the pages are not used."""
+        copies = [torch.empty(x.shape, dtype=x.dtype) for x in self.tensors]
+        for copy, start in zip(copies, self.starts, strict=True):
+            self.file.read([bytes_of(copy)], start)
+        return copies
+
+    def take_back(self, copies: Sequence[Tensor]) -> None:
+        """Write what has become of the copies. Raises OSError where the disk has no room any more."""
+        for copy, start in zip(copies, self.starts, strict=True):
+            self.file.write([bytes_of(copy)], start)
+
+    def rest(self) -> None:
+        """Let go of the pages that were used."""
+        self.pages.madvise(mmap.MADV_DONTNEED)
+
+
+_places: WeakKeyDictionary[nn.Module, Laid] = WeakKeyDictionary()
 
 
 def lay_down(module: nn.Module) -> None:
@@ -32,39 +62,34 @@ def lay_down(module: nn.Module) -> None:
         return
     parameters = list(module.parameters())
     if laid := in_file([parameter.data for parameter in parameters]):
-        _places[module], copies = laid
-        for parameter, copy in zip(parameters, copies, strict=True):
+        _places[module] = laid
+        for parameter, copy in zip(parameters, laid.tensors, strict=True):
             parameter.data = copy
         rest(module)
         give_back()
 
 
-def in_file(tensors: Sequence[Tensor]) -> tuple[mmap.mmap, list[Tensor]] | None:
-    """Copies of tensors in a file without a name, and its pages, which live as long as one of the copies.
-
-    None where the disk has no room.
-    """
-    folder, starts = cache_folder(), []
+def in_file(tensors: Sequence[Tensor]) -> Laid | None:
+    """Copies of tensors in a file without a name. None where the disk has no room."""
+    gaps = [-x.nbytes % ALIGNMENT for x in tensors]
+    *starts, _ = accumulate((x.nbytes + gap for x, gap in zip(tensors, gaps, strict=True)), initial=0)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as file:
-            for tensor in tensors:
-                starts.append(file.tell())
-                file.write(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
-                file.write(bytes(-tensor.nbytes % ALIGNMENT))
-            file.flush()
-            pages = mmap.mmap(file.fileno(), 0)
+        file = NamelessFile()
+        for tensor, gap, start in zip(tensors, gaps, starts, strict=True):
+            file.write([bytes_of(tensor.contiguous()), memoryview(bytes(gap))], start)
+        pages = file.pages()
     except OSError:
         return None
     whole = torch.frombuffer(pages, dtype=torch.uint8)
     named = zip(tensors, starts, strict=True)
-    return pages, [whole[start : start + t.nbytes].view(t.dtype).view(t.shape) for t, start in named]
+    laid = [whole[start : start + t.nbytes].view(t.dtype).view(t.shape) for t, start in named]
+    return Laid(file, pages, laid, starts)
 
 
 def rest(module: nn.Module) -> None:
     """Give back the memory of weights that were laid down, until they are used again."""
     if module in _places:
-        _places[module].madvise(mmap.MADV_DONTNEED)
+        _places[module].rest()
 
 
 @contextmanager
@@ -73,16 +98,18 @@ def awake(module: nn.Module) -> Iterator[None]:
 
     After an update much of it is free, and pages of the file would come on top.
     """
-    resting = [parameter.data for parameter in module.parameters()] if module in _places else []
-    for parameter in module.parameters() if resting else ():
-        parameter.data = parameter.data.clone()
-        rest(module)  # piece by piece, so that they are never there twice
+    laid = _places.get(module)
+    if laid is None:
+        yield
+        return
+    for parameter, copy in zip(module.parameters(), laid.copies(), strict=True):
+        parameter.data = copy
     try:
         yield
     finally:
-        for parameter, data in zip(module.parameters(), resting, strict=False):
+        for parameter, data in zip(module.parameters(), laid.tensors, strict=True):
             parameter.data = data
-        rest(module)
+        laid.rest()
 
 
 def pick_up(module: nn.Module) -> None:

@@ -6,17 +6,19 @@ moments are never there together. The arithmetic is the library's.
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from rlhf.noted_forward import room
-from rlhf.resting import in_file
+from rlhf.nameless_file import room
+from rlhf.resting import Laid, in_file
 
 PIECE = 2**26  # bytes of weights whose moments are in memory at once; the moments of fewer weights stay there
+
+
+Moment = tuple[dict[str, Any], str]  # a parameter's state, and the name of one of its moments
 
 
 class RestingAdamW(torch.optim.AdamW):
@@ -29,7 +31,7 @@ class RestingAdamW(torch.optim.AdamW):
         learned = list(parameters)
         super().__init__(learned, lr=learning_rate, weight_decay=0.0, fused=True)
         self._pieces = _cut(learned)
-        self._pages: dict[int, mmap.mmap] = {}
+        self._laid: dict[int, tuple[Laid, list[Moment]]] = {}
         on_cpu = all(parameter.device.type == "cpu" for parameter in learned)
         size = 2 * sum(parameter.nbytes for parameter in learned)
         self._rests = on_cpu and len(self._pieces) > 1 and size <= room()
@@ -43,6 +45,7 @@ class RestingAdamW(torch.optim.AdamW):
             for parameter, gradient in zip(piece, gradients[n], strict=True):
                 parameter.grad = gradient
             gradients[n] = []
+            self._wake(n)
             super().step()
             self.zero_grad(set_to_none=True)
             if self._rests:
@@ -51,25 +54,42 @@ class RestingAdamW(torch.optim.AdamW):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the state of a checkpoint."""
         super().load_state_dict(state_dict)
-        self._pages.clear()
+        self._laid.clear()
 
     def rest(self) -> None:
         """Give back the memory of the moments until the next step; also of those that were read for a checkpoint."""
-        for pages in self._pages.values():
-            pages.madvise(mmap.MADV_DONTNEED)
+        for laid, _ in self._laid.values():
+            laid.rest()
+
+    def _wake(self, n: int) -> None:
+        """Have the moments of a piece in memory."""
+        if n in self._laid:
+            laid, moments = self._laid[n]
+            _put(moments, laid.copies())
 
     def _lay_down(self, n: int) -> None:
-        """Let the moments of a piece rest, from its first step on."""
-        if n not in self._pages:
+        """Let the moments of a piece rest, from its first step on; they stay where the disk has no room for them."""
+        if n not in self._laid:
             states = [self.state[parameter] for parameter in self._pieces[n] if parameter in self.state]
-            named = [(state, name) for state in states for name in ("exp_avg", "exp_avg_sq")]
-            laid = in_file([state[name] for state, name in named]) if named else None
-            if laid is None:
+            moments = [(state, name) for state in states for name in ("exp_avg", "exp_avg_sq")]
+            made = in_file([state[name] for state, name in moments]) if moments else None
+            if made is None:
                 return
-            self._pages[n], moments = laid
-            for (state, name), moment in zip(named, moments, strict=True):
-                state[name] = moment
-        self._pages[n].madvise(mmap.MADV_DONTNEED)
+            self._laid[n] = made, moments
+        else:
+            made, moments = self._laid[n]
+            try:
+                made.take_back([state[name] for state, name in moments])
+            except OSError:
+                del self._laid[n]
+                return
+        _put(moments, made.tensors)
+        made.rest()
+
+
+def _put(moments: Sequence[Moment], tensors: Sequence[Tensor]) -> None:
+    for (state, name), tensor in zip(moments, tensors, strict=True):
+        state[name] = tensor
 
 
 def _cut(parameters: Sequence[nn.Parameter]) -> list[list[nn.Parameter]]:

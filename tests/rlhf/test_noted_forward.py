@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import loop_world
@@ -15,10 +14,11 @@ import torch
 from loop_world import World, run_tiny, tiny_config
 from torch import Tensor, nn
 
-from rlhf import loop_steps, noted_forward, sampling
+from rlhf import loop_steps, nameless_file, noted_forward, sampling
 from rlhf.backbones import load_backbone
 from rlhf.linear_layers import of_few_rows, plain, wide_layers
 from rlhf.loop_steps import answer, encode_prompt
+from rlhf.nameless_file import NamelessFile
 from rlhf.noted_forward import Notes, Places, joined, noted_bytes
 from rlhf.optimiser_step import Learner, Setting, make_learner
 from rlhf.policy import make_policy
@@ -37,6 +37,7 @@ WHOLE = 1000
 @pytest.fixture(autouse=True)
 def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFLOOP_CACHE", str(tmp_path))
+    nameless_file.drop_spare()
 
 
 def learner_of(recipe: Recipe, adaptation: Adaptation = "full") -> Learner:
@@ -192,7 +193,10 @@ def test_an_update_forgets_the_notes_behind_its_first_step() -> None:
     assert len(kept) == 6
     assert all(notes.current for notes in kept)
     improved(learner, rollout, once(PPO))
-    assert all(notes._file.closed for notes in kept)
+    assert not any(notes.current for notes in kept)
+    assert len(nameless_file._spare) == 2  # one of the policy's notes, one of the critic's
+    rolled(learner, len(PROMPTS))
+    assert not nameless_file._spare
 
 
 def without_a_folder(tmp_path: Path, patch: pytest.MonkeyPatch) -> None:
@@ -201,14 +205,10 @@ def without_a_folder(tmp_path: Path, patch: pytest.MonkeyPatch) -> None:
 
 
 def with_a_full_disk(tmp_path: Path, patch: pytest.MonkeyPatch) -> None:
-    class Full:
-        def write(self, data: object) -> int:
-            raise OSError(28, "No space left on device")
+    def no_room(*_: object) -> None:
+        raise OSError(28, "No space left on device")
 
-        def close(self) -> None:
-            pass
-
-    patch.setattr(noted_forward, "tempfile", SimpleNamespace(TemporaryFile=lambda **_: Full()))
+    patch.setattr(NamelessFile, "write", no_room)
 
 
 @pytest.mark.parametrize("trouble", [without_a_folder, with_a_full_disk])

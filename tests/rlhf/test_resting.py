@@ -11,7 +11,7 @@ import torch
 from loop_world import World, run_tiny, tiny_config
 from torch import nn
 
-from rlhf import resting
+from rlhf import nameless_file, resting
 from rlhf.kept_memory import give_back, keep_memory
 from rlhf.resting import awake, lay_down, pick_up, rest
 
@@ -107,7 +107,7 @@ def test_picked_up_weights_train_like_any_and_leave_the_file_alone() -> None:
 
 
 def test_a_disk_without_room_leaves_the_weights_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resting, "cache_folder", lambda: Path("/dev/full"))
+    monkeypatch.setattr(nameless_file, "cache_folder", lambda: Path("/dev/full"))
     module = nn.Linear(2, 2)
     weight = module.weight.data
     lay_down(module)

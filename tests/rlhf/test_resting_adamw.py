@@ -11,7 +11,7 @@ import torch
 from test_resting import resident
 from torch import nn
 
-from rlhf import resting, resting_adamw
+from rlhf import nameless_file, resting_adamw
 from rlhf.kept_memory import give_back
 from rlhf.resting_adamw import RestingAdamW
 
@@ -100,7 +100,7 @@ def test_moments_take_no_memory_between_steps() -> None:
 
 
 def test_where_the_disk_has_no_room_moments_stay_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resting, "cache_folder", lambda: Path("/dev/full"))
+    monkeypatch.setattr(nameless_file, "cache_folder", lambda: Path("/dev/full"))
     monkeypatch.setattr(resting_adamw, "PIECE", 300)
     plain, rested = small(), small()
     train(plain, torch.optim.AdamW(plain.parameters(), lr=0.01, weight_decay=0.0, fused=True), 3)
@@ -118,4 +118,4 @@ def test_what_need_not_or_cannot_rest_is_in_no_file(reason: str, monkeypatch: py
     model = small()
     optimizer = RestingAdamW(model.parameters(), 0.01)
     train(model, optimizer, 2)
-    assert not optimizer._pages
+    assert not optimizer._laid
