@@ -11,9 +11,8 @@ Arms: `true` is the same stable-baselines3 run on the environment's own reward, 
 freezes the reward model; `700_random` asks about random pairs instead of those on which the ensemble disagrees;
 `700_flipped` is the control whose labels say the opposite. The annotator compares true returns of two segments and
 answers at random a fifth of the time, so a tenth of its answers is wrong. Labels on held-out episodes (a tenth) only
-measure and are counted all the same. In `true`, `350`, `700` and `1400` the learning rate falls to 0 over the run; in
-the others, those that end in `steady` among them, it stays. A run's figure is the mean return of 100 episodes without
-exploration, the same for every arm and seed.
+measure and are counted all the same. The learning rate falls to 0 over a run. A run's figure is the mean return of 100
+episodes without exploration, the same for every arm and seed.
 """
 
 from __future__ import annotations
@@ -67,21 +66,15 @@ ARMS: dict[str, dict[str, Any]] = {
     "350": {"total": 350},
     "700": {"total": 700},
     "1400": {"total": 1400},
-    "true_steady": {},
-    "350_steady": {"total": 350},
-    "700_steady": {"total": 700},
-    "1400_steady": {"total": 1400},
     "700_upfront": {"total": 700, "first_slates": 700},
     "700_random": {"total": 700, "selector": "random"},
     "700_flipped": {"total": 700},
 }
-# Before the learning rate could fall over a run.
-STEADY = tuple(arm for arm in ARMS if arm not in ("true", "350", "700", "1400"))
 COLOURS = {
     "true": "#0f172a",
+    "350": "#93c5fd",
     "700": "#4f46e5",
     "1400": "#a21caf",
-    "700_steady": "#93c5fd",
     "700_upfront": "#d97706",
     "700_random": "#059669",
 }  # the flipped arm would squeeze all others together
@@ -91,7 +84,7 @@ def run(task: str, arm: str, seed: int) -> None:
     """One run in memory, evaluated at its end."""
     sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "rlhf")]
     began = time.monotonic()
-    result = _true(task, arm, seed) if arm.startswith("true") else _labelled(task, arm, seed)
+    result = _true(task, seed) if arm == "true" else _labelled(task, arm, seed)
     result |= {
         "task": task,
         "arm": arm,
@@ -122,7 +115,7 @@ def _config(task: str, arm: str, seed: int) -> Any:
             "name": "benchmark",
             "seed": seed,
             **settings,
-            "agent": {"parallel": 4, "normalise": True, "anneal": arm not in STEADY, **settings["agent"]},
+            "agent": {"parallel": 4, "normalise": True, "anneal": True, **settings["agent"]},
             "labels": asked,
             "reward_model": {
                 "refit": "first" if asked["first_slates"] == total else "every",
@@ -183,7 +176,7 @@ def throughput(task: str, turns: int = 5) -> str:
     return f"{task}: {speeds}, ratio {ratio:.2f} ({turns} turns)"
 
 
-def _true(task: str, arm: str, seed: int) -> dict[str, Any]:
+def _true(task: str, seed: int) -> dict[str, Any]:
     """The same algorithm, options, environments and steps on the environment's own reward.
 
     Our wrappers are only there to play the last policy on the episodes of every other arm.
@@ -198,14 +191,13 @@ def _true(task: str, arm: str, seed: int) -> dict[str, Any]:
     from rlhf.control.segment_model import SegmentModel
 
     torch.set_num_threads(1)
-    config = _config(task, arm, seed)
+    config = _config(task, "true", seed)
     environment, steps = spec(config.environment), config.iterations * config.agent.steps
     plain = DummyVecEnv([lambda: make(environment) for _ in range(config.agent.parallel)])
     environments = normalised(plain, config.agent)
     assert isinstance(environments, VecNormalize)
     model = make_algorithm(config.agent, environments, seed)
-    if config.agent.anneal:
-        anneal(model, steps)
+    anneal(model, steps)
     began = time.monotonic()
     model.learn(steps)
     speed = model.num_timesteps / (time.monotonic() - began)
@@ -253,13 +245,12 @@ def table() -> str:
     for task in TASKS:
         if (task, "true") not in runs:
             continue
+        goal = sum(r["return"] for r in runs[task, "true"]) / len(runs[task, "true"])
         starts = [r["curve"][0] for arm in ARMS for r in runs.get((task, arm), []) if "curve" in r]
         start = sum(starts) / max(1, len(starts))
         for arm in ARMS:
             found = runs.get((task, arm), [])
             if found:
-                goals = runs[task, "true_steady" if arm in STEADY else "true"]
-                goal = sum(r["return"] for r in goals) / max(1, len(goals))
                 mean, low, high = bootstrap([r["return"] for r in found])
                 share = (mean - start) / (goal - start) if goal != start else float("nan")
                 commits = ", ".join(sorted({r["git"] for r in found}))
