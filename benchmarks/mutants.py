@@ -294,7 +294,7 @@ MUTANTS: tuple[tuple[str, str, str], ...] = (
     ("optimiser_step", "if not math.isfinite(norm)", "if False"),
     ("optimiser_step", "divergence = (w * recipe.loss_kl.estimator(logp, part.cut(rollout.ref_logp))).sum()", "divergence = (w * recipe.loss_kl.estimator(part.cut(rollout.ref_logp), logp)).sum()"),
     ("optimiser_step", "part.cut(rollout.old_logp), part.cut(step.weights)", "part.cut(rollout.ref_logp), part.cut(step.weights)"),
-    ("resting_adamw", "learned, lr=learning_rate, weight_decay=0.0", "learned, lr=learning_rate, weight_decay=0.1"),
+    ("resting_adamw", "weight_decay: float = 0.0", "weight_decay: float = 0.1"),
     ("optimiser_step", "clipped_value_loss(values, part.cut(rollout.values), part.cut(returns), value_clip)", "clipped_value_loss(values, part.cut(returns), part.cut(rollout.values), value_clip)"),
     ("policy_update", 'max(s["ratio_max"] for s in steps)', 'min(s["ratio_max"] for s in steps)'),
     ("policy_update", '{"beta": learner.beta} if recipe.reward_kl', '{"beta": learner.beta} if recipe.loss_kl'),

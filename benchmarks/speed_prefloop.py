@@ -32,7 +32,7 @@ from rlhf.packing import Group, pack
 from rlhf.policy import make_policy
 from rlhf.policy_update import update
 from rlhf.recipes import GRPO, PPO, Recipe
-from rlhf.resting import lay_down, rest
+from rlhf.resting import lay_down
 from rlhf.reward_model import make_critic, make_reward_model, score_groups
 from rlhf.reward_training import Example, Fit, fit
 from rlhf.rollout import assemble, choose, collect
@@ -103,8 +103,6 @@ def policy_steps(job: Job) -> dict[str, Any]:
         assert lengths == {job["new_tokens"]}, f"lengths {lengths}: nothing may end a response here"
         with timed(took, "scoring"):
             scores = rewards(reward_model, job["prompts"], responses, job["token_budget"])
-            if reward_model is not None:
-                rest(reward_model.decoder)
         with timed(took, "reference"):
             groups, _ = choose(collect(job["prompts"], responses, scores)[0], recipe.samples, generator)
             budget = job["token_budget"]

@@ -26,8 +26,8 @@ class NamelessFile:
     """Raises OSError where there can be none, and where there is no room to write."""
 
     def __init__(self) -> None:
-        if not hasattr(os, "preadv"):
-            raise OSError("this system cannot read into several places at once")
+        if not hasattr(os, "preadv") or not hasattr(os, "posix_fallocate"):
+            raise OSError("this system cannot read into several places at once, or make room beforehand")
         folder = cache_folder()
         folder.mkdir(parents=True, exist_ok=True)
         self._file: IO[bytes] = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - open as long as this
@@ -39,6 +39,10 @@ class NamelessFile:
     def read(self, parts: Sequence[memoryview], start: int) -> None:
         """Fill the parts one after the other with what stands from byte `start` on."""
         _whole(os.preadv, self._file.fileno(), parts, start)
+
+    def make_room(self, size: int) -> None:
+        """Be of this size, at least, with zeros where nothing was written; it is sure to fit then."""
+        os.posix_fallocate(self._file.fileno(), 0, size)
 
     def pages(self) -> mmap.mmap:
         """The file as memory. It outlives this object."""

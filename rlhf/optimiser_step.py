@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from labeling.records import UserError
 from rlhf.auxiliary import Likelihood, clipped_value_loss
 from rlhf.divergences import k3
+from rlhf.gradients import lay_out_gradients
 from rlhf.logprobs import token_logprobs
 from rlhf.noted_forward import Noted, joined
 from rlhf.packing import Packed, micro_batches, pack
@@ -161,6 +162,7 @@ def take_step(
     parts = batches(policy, rollout, step.chosen, setting.token_budget)
     whole = whole_step(learner, rollout, targets, recipe, setting, step, parts) if recipe.needs("step") else None
     sums = dict.fromkeys(FIGURES, 0.0) | {"ratio_max": 0.0, "ratio_min": torch.inf}
+    lay_out_gradients(policy.model, len(parts) + len(beside))
     place = torch.zeros(len(rollout.mask), dtype=torch.long)
     place[step.rows] = torch.arange(len(step.rows))
     for part in parts:
@@ -264,7 +266,9 @@ def fit_values(
     counts = rollout.mask * rollout.count[:, None]
     tokens = counts[rows].sum().item()
     total = 0.0
-    for part in batches(learner.policy, rollout, chosen, setting.token_budget):
+    parts = batches(learner.policy, rollout, chosen, setting.token_budget)
+    lay_out_gradients(critic, len(parts))
+    for part in parts:
         values = critic.values(part.packed, part.values_noted)
         losses = clipped_value_loss(values, part.cut(rollout.values), part.cut(returns), value_clip)
         loss = (losses * part.cut(counts)).sum() / tokens

@@ -32,17 +32,13 @@ class Laid:
     tensors: list[Tensor]
     starts: list[int]
 
-    def copies(self) -> list[Tensor]:
-        """The same in memory; the pages are not used."""
-        copies = [torch.empty(x.shape, dtype=x.dtype) for x in self.tensors]
-        for copy, start in zip(copies, self.starts, strict=True):
-            self.file.read([bytes_of(copy)], start)
-        return copies
+    def read(self, n: int, into: Tensor, first: int = 0) -> None:
+        """Fill a contiguous tensor with the numbers of the n-th, from the first-th on. The pages are not used."""
+        self.file.read([bytes_of(into)], self.starts[n] + first * into.itemsize)
 
-    def take_back(self, copies: Sequence[Tensor]) -> None:
-        """Write what has become of the copies. Raises OSError where the disk has no room any more."""
-        for copy, start in zip(copies, self.starts, strict=True):
-            self.file.write([bytes_of(copy)], start)
+    def write(self, n: int, x: Tensor, first: int = 0) -> None:
+        """Put numbers into the n-th tensor, from the first-th on."""
+        self.file.write([bytes_of(x.contiguous())], self.starts[n] + first * x.itemsize)
 
     def rest(self) -> None:
         """Let go of the pages that were used."""
@@ -61,29 +57,33 @@ def lay_down(module: nn.Module) -> None:
     if device_of(module).type != "cpu":
         return
     parameters = list(module.parameters())
-    if laid := in_file([parameter.data for parameter in parameters]):
-        _places[module] = laid
-        for parameter, copy in zip(parameters, laid.tensors, strict=True):
-            parameter.data = copy
-        rest(module)
-        give_back()
+    laid = laid_zeros([parameter.data for parameter in parameters])
+    if laid is None:
+        return
+    try:
+        for n, parameter in enumerate(parameters):
+            laid.write(n, parameter.data)
+    except OSError:
+        return
+    for parameter, data in zip(parameters, laid.tensors, strict=True):
+        parameter.data = data
+    _places[module] = laid
+    give_back()
 
 
-def in_file(tensors: Sequence[Tensor]) -> Laid | None:
-    """Copies of tensors in a file without a name. None where the disk has no room."""
-    gaps = [-x.nbytes % ALIGNMENT for x in tensors]
-    *starts, _ = accumulate((x.nbytes + gap for x, gap in zip(tensors, gaps, strict=True)), initial=0)
+def laid_zeros(like: Sequence[Tensor]) -> Laid | None:
+    """Zeros of these shapes and kinds in a file without a name. None where the disk has no room."""
+    *starts, end = accumulate((x.nbytes + -x.nbytes % ALIGNMENT for x in like), initial=0)
     try:
         file = NamelessFile()
-        for tensor, gap, start in zip(tensors, gaps, starts, strict=True):
-            file.write([bytes_of(tensor.contiguous()), memoryview(bytes(gap))], start)
+        file.make_room(max(1, end))
         pages = file.pages()
     except OSError:
         return None
     whole = torch.frombuffer(pages, dtype=torch.uint8)
-    named = zip(tensors, starts, strict=True)
-    laid = [whole[start : start + t.nbytes].view(t.dtype).view(t.shape) for t, start in named]
-    return Laid(file, pages, laid, starts)
+    named = zip(like, starts, strict=True)
+    tensors = [whole[start : start + x.nbytes].view(x.dtype).view(x.shape) for x, start in named]
+    return Laid(file, pages, tensors, starts)
 
 
 def rest(module: nn.Module) -> None:
@@ -102,8 +102,9 @@ def awake(module: nn.Module) -> Iterator[None]:
     if laid is None:
         yield
         return
-    for parameter, copy in zip(module.parameters(), laid.copies(), strict=True):
-        parameter.data = copy
+    for n, parameter in enumerate(module.parameters()):
+        parameter.data = torch.empty(parameter.shape, dtype=parameter.dtype)
+        laid.read(n, parameter.data)
     try:
         yield
     finally:

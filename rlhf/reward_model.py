@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from rlhf.backbones import Backbone, decoder_of, device_of
 from rlhf.noted_forward import Noted
 from rlhf.packing import Group, Packed, hidden_states, micro_batches, pack
+from rlhf.resting import awake
 
 Adaptation = Literal["full", "lora", "head"]
 
@@ -70,10 +71,11 @@ def make_critic(reward_model: ScoreModel) -> ScoreModel:
 def score_groups(model: ScoreModel, groups: Sequence[Group], pad_id: int, token_budget: int) -> Tensor:
     """(N,) normalised scores of all candidates of all groups, in order."""
     scores: list[Tensor | None] = [None] * len(groups)
-    for batch in micro_batches(groups, token_budget):
-        flat = model.raw_scores(pack([groups[i] for i in batch], pad_id, device_of(model)))
-        for i, part in zip(batch, flat.split([len(groups[i].candidates) for i in batch]), strict=True):
-            scores[i] = part
+    with awake(model.decoder):
+        for batch in micro_batches(groups, token_budget):
+            flat = model.raw_scores(pack([groups[i] for i in batch], pad_id, device_of(model)))
+            for i, part in zip(batch, flat.split([len(groups[i].candidates) for i in batch]), strict=True):
+                scores[i] = part
     return (torch.cat([s for s in scores if s is not None]) - model.mean) / model.std
 
 

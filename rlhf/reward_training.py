@@ -13,8 +13,10 @@ from labeling.intervals import bootstrap
 from labeling.records import LabeledSlate, Preference
 from rlhf.backbones import Backbone, device_of, encode_messages, encode_response
 from rlhf.bradley_terry import pair_targets, preference_losses, slate_loss
+from rlhf.gradients import lay_out_gradients
 from rlhf.kept_memory import keep_memory
 from rlhf.packing import Group, micro_batches, pack
+from rlhf.resting_adamw import RestingAdamW
 from rlhf.reward_model import ScoreModel, score_groups
 
 
@@ -82,35 +84,31 @@ def fit(
     keep_memory()
     examples = [e for e in examples if e.preferences]
     trained = [p for p in model.decoder.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": trained, "lr": settings.learning_rate},
-            {"params": model.head.parameters(), "lr": settings.head_learning_rate},
-        ],
-        weight_decay=settings.weight_decay,
-        fused=True,  # one pass over the parameters and no copies of them
-    )
+    optimizers = [RestingAdamW(model.head.parameters(), settings.head_learning_rate, settings.weight_decay)]
+    if trained:
+        optimizers.append(RestingAdamW(trained, settings.learning_rate, settings.weight_decay))
     per_epoch = -(-len(examples) // settings.slates_per_step)
     total = settings.epochs * per_epoch
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_factor(step, total))
+    schedules = [torch.optim.lr_scheduler.LambdaLR(o, lambda step: rate_factor(step, total)) for o in optimizers]
     losses: list[float] = []
     for _ in range(settings.epochs):
         order = torch.randperm(len(examples), generator=generator).tolist()
         for start in range(0, len(order), settings.slates_per_step):
             step = [examples[i] for i in order[start : start + settings.slates_per_step]]
-            optimizer.zero_grad(set_to_none=True)
+            batches = list(micro_batches([e.group for e in step], settings.token_budget))
+            lay_out_gradients(model, len(batches))
             loss = 0.0
-            for batch in micro_batches([e.group for e in step], settings.token_budget):
+            for batch in batches:
                 chosen = [step[i] for i in batch]
                 part = _loss(model, chosen, settings.centring, pad_id) * (len(chosen) / len(step))
                 part.backward()
                 loss += part.item()
             torch.nn.utils.clip_grad_norm_([*trained, *model.head.parameters()], settings.max_grad_norm)
-            optimizer.step()
-            schedule.step()
+            for optimizer, schedule in zip(optimizers, schedules, strict=True):
+                optimizer.step()
+                schedule.step()
             losses.append(loss)
             on_step(len(losses), total)
-    optimizer.zero_grad(set_to_none=True)
     return losses
 
 

@@ -119,13 +119,13 @@ def test_a_run_lays_down_what_does_not_learn_and_lets_go_of_it_for_the_update(
 ) -> None:
     config = tiny_config("grpo", iterations=2)  # policy and reward model learn whole
     let_go: list[nn.Module] = []
-    monkeypatch.setattr("rlhf.language_subject.rest", let_go.append)
 
     def used(module: nn.Module) -> AbstractContextManager[None]:
         let_go.append(module)
         return awake(module)
 
     monkeypatch.setattr("rlhf.policy.awake", used)
+    monkeypatch.setattr("rlhf.reward_model.awake", used)
     subject = run_tiny(config, tmp_path / "run", World(0))
     assert subject.policy.reference_model in resting._places
     assert subject.reward_model.decoder in resting._places  # also after its fits

@@ -21,7 +21,6 @@ LAYERS, WIDTH = 6, 2**11  # 6 × 16 MB of weights
 @pytest.fixture(autouse=True)
 def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFLOOP_CACHE", str(tmp_path))
-    monkeypatch.setattr(resting_adamw, "PIECE", 2**25)  # two layers
 
 
 def small() -> nn.Module:
@@ -40,25 +39,22 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int, first:
         optimizer.zero_grad(set_to_none=True)
 
 
-@pytest.mark.parametrize("piece", [1, 300, 2**26], ids=["each weight", "two layers", "all at once"])
-def test_its_steps_are_those_of_the_library(piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resting_adamw, "PIECE", piece)
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+@pytest.mark.parametrize("window", [8, 24, 2**19], ids=["a row", "a part that leaves a rest", "all at once"])
+def test_its_steps_are_those_of_the_library(window: int, weight_decay: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resting_adamw, "FEW", 0)
+    monkeypatch.setattr(resting_adamw, "WINDOW", window)
     plain, rested = small(), small()
-    train(plain, torch.optim.AdamW(plain.parameters(), lr=0.01, weight_decay=0.0, fused=True), 5)
-    optimizer = RestingAdamW(rested.parameters(), 0.01)
+    train(plain, torch.optim.AdamW(plain.parameters(), lr=0.01, weight_decay=weight_decay, fused=True), 5)
+    optimizer = RestingAdamW(rested.parameters(), 0.01, weight_decay)
     train(rested, optimizer, 5)
+    assert optimizer._laid
     assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), rested.parameters(), strict=True))
     assert all(p.grad is None for p in rested.parameters())
 
 
-def test_pieces_reach_their_size_and_begin_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resting_adamw, "PIECE", 300)
-    optimizer = RestingAdamW(small().parameters(), 0.01)  # weights of 256 bytes and biases of 32, in turns
-    assert [[p.nbytes for p in piece] for piece in optimizer._pieces] == [[256, 32, 256], [32, 256, 32], [256, 32]]
-
-
 def test_a_checkpoint_goes_on_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resting_adamw, "PIECE", 300)
+    monkeypatch.setattr(resting_adamw, "FEW", 0)
     plain, rested = small(), small()
     train(plain, torch.optim.AdamW(plain.parameters(), lr=0.01, weight_decay=0.0, fused=True), 6)
     before = RestingAdamW(rested.parameters(), 0.01)
@@ -85,7 +81,7 @@ def test_moments_take_no_memory_between_steps() -> None:
         for parameter in model.parameters():
             parameter.grad = torch.ones_like(parameter)
         optimizer.step()
-        give_back()  # gradients and first moments
+        give_back()  # gradients
         assert resident() - resident_before < 0.3 * weights
 
     step()
@@ -101,7 +97,7 @@ def test_moments_take_no_memory_between_steps() -> None:
 
 def test_where_the_disk_has_no_room_moments_stay_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nameless_file, "cache_folder", lambda: Path("/dev/full"))
-    monkeypatch.setattr(resting_adamw, "PIECE", 300)
+    monkeypatch.setattr(resting_adamw, "FEW", 0)
     plain, rested = small(), small()
     train(plain, torch.optim.AdamW(plain.parameters(), lr=0.01, weight_decay=0.0, fused=True), 3)
     train(rested, RestingAdamW(rested.parameters(), 0.01), 3)
@@ -111,9 +107,9 @@ def test_where_the_disk_has_no_room_moments_stay_in_memory(monkeypatch: pytest.M
 @pytest.mark.parametrize("reason", ["few", "no room"])
 def test_what_need_not_or_cannot_rest_is_in_no_file(reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if reason == "few":
-        monkeypatch.setattr(resting_adamw, "PIECE", 2**26)
+        monkeypatch.setattr(resting_adamw, "FEW", 288)  # four layers of 72
     else:
-        monkeypatch.setattr(resting_adamw, "PIECE", 300)
+        monkeypatch.setattr(resting_adamw, "FEW", 0)
         monkeypatch.setattr(resting_adamw, "room", lambda: 100)
     model = small()
     optimizer = RestingAdamW(model.parameters(), 0.01)
