@@ -67,6 +67,10 @@ TESTS = {
     "optimiser_step": ("test_targets", *UPDATE),
     "policy_update": UPDATE,
     "resting_adamw": ("test_resting_adamw", "test_policy_update"),
+    "resting": ("test_resting", "test_resting_adamw"),
+    "nameless_file": ("test_nameless_file", "test_noted_forward"),
+    "gradients": ("test_gradients",),
+    "reward_training": ("test_reward_training", "test_gradients"),
 }
 
 

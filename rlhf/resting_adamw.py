@@ -48,7 +48,6 @@ class RestingAdamW(torch.optim.AdamW):
             gradient, parameter.grad = parameter.grad, None
             if gradient is not None:
                 self._step_one(n, self._laid, gradient.reshape(-1), windows)
-        self._laid.rest()
 
     def _step_one(self, n: int, laid: Laid, gradient: Tensor, windows: Tensor) -> None:
         """Step the n-th parameter, whose moments lie as the tensors 2n and 2n + 1."""

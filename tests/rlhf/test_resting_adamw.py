@@ -29,8 +29,9 @@ def small() -> nn.Module:
 
 
 def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int, first: int = 0) -> None:
-    """The same inputs at the same step; one layer has no gradient at every second."""
+    """The same inputs at the same step; one layer has no gradient at every second, and the learning rate falls."""
     for n in range(first, first + steps):
+        optimizer.param_groups[0]["lr"] = 0.01 / (n + 1)
         x = torch.randn(4, 8, generator=torch.Generator().manual_seed(n))
         model(x).square().sum().backward()
         if n % 2:
@@ -115,3 +116,6 @@ def test_what_need_not_or_cannot_rest_is_in_no_file(reason: str, monkeypatch: py
     optimizer = RestingAdamW(model.parameters(), 0.01)
     train(model, optimizer, 2)
     assert not optimizer._laid
+    model(torch.ones(8)).sum().backward()
+    optimizer.step()
+    assert all(p.grad is None for p in model.parameters())
