@@ -421,7 +421,7 @@ MUTANTS: tuple[tuple[str, str, str], ...] = (
     ("resting", "self.starts[n] + first * x.itemsize", "self.starts[n]"),
     ("resting", "            laid.write(n, parameter.data)\n", "            pass\n"),
     ("resting", "        laid.read(n, parameter.data)\n", "        pass\n"),
-    ("resting", "            parameter.data = data\n        laid.rest()", "            parameter.data = data"),
+    ("resting", "            parameter.data = data\n\n\ndef pick_up", "            pass\n\n\ndef pick_up"),
     ("resting", "x.nbytes + -x.nbytes % ALIGNMENT", "x.nbytes"),
     ("nameless_file", "        start += moved\n", ""),
     ("nameless_file", "            left[0] = left[0][moved:]", "            pass"),

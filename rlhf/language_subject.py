@@ -34,7 +34,7 @@ from rlhf.policy_update import update
 from rlhf.pretraining_texts import Text, text_groups
 from rlhf.random_streams import python_stream, torch_stream
 from rlhf.recipes import Recipe
-from rlhf.resting import lay_down, pick_up
+from rlhf.resting import lay_down, pick_up, rest
 from rlhf.reward_head import States, fit_head
 from rlhf.reward_model import ScoreModel, make_critic, make_reward_model, normalise, score_groups
 from rlhf.reward_training import Accuracy, Fit, encode_slate, fit, measure
@@ -187,6 +187,7 @@ class LanguageSubject:
                     self._keeps_forwards,
                 )
                 terms = self._likelihoods(iteration, recipe, rollout, answers)
+                rest(self.reward_model.decoder)  # a new critic or a checkpoint has read it
                 stream = torch_stream(config.seed, iteration, "update")
                 figures = update(learner, rollout, recipe, setting, stream, terms, progress)
             else:

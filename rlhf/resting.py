@@ -110,7 +110,6 @@ def awake(module: nn.Module) -> Iterator[None]:
     finally:
         for parameter, data in zip(module.parameters(), laid.tensors, strict=True):
             parameter.data = data
-        laid.rest()
 
 
 def pick_up(module: nn.Module) -> None:
