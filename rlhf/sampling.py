@@ -6,7 +6,7 @@ Everything random comes from the given generator, so the same seed gives the sam
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -16,7 +16,8 @@ from torch.nn.functional import pad
 from labeling.records import UserError
 from rlhf.backbones import Backbone, decoder_of, device_of, head_of
 from rlhf.kept_memory import keep_memory
-from rlhf.linear_layers import layers_by, of_few_rows, plain, threads_for, wide_layers
+from rlhf.linear_layers import Joined, layers_by, of_few_rows, plain, threads_for, watched, wide_layers
+from rlhf.nameless_file import room
 from rlhf.noted_forward import Noted, Notes, Places
 from rlhf.packing import piecewise
 from rlhf.shared_prompts import continuation
@@ -166,12 +167,18 @@ class _Notebook:
         self.layers = wide_layers(decoder) if device_of(decoder).type == "cpu" else []
         self.attention, self.per_prompt = attention[:count], per_prompt
         self.ends = self.attention.sum(1).cumsum(0)  # of each prompt, in the first forward
+        self.joined = Joined([], 0)
         self.row = torch.zeros(count * per_prompt, longest, dtype=torch.long)
         self.log_z, self.entropy = torch.zeros(2, count * per_prompt, longest)
 
-    def prompts(self) -> AbstractContextManager[None]:
-        """Note a forward over all prompts."""
-        return self.notes.taking(self.attention.flatten().nonzero()[:, 0]) if self.notes else nullcontext()
+    @contextmanager
+    def prompts(self) -> Iterator[None]:
+        """Note a forward over all prompts, and watch which layers can be joined."""
+        calls: list[tuple[nn.Linear, int]] = []
+        rows, product, notes = self.attention.flatten().nonzero()[:, 0], watched(calls), self.notes
+        with notes.taking(rows, product) if notes else layers_by(self.layers, product):
+            yield
+        self.joined = Joined(calls, room())
 
     @contextmanager
     def responses(self, rows: Tensor, t: int) -> Iterator[None]:
@@ -180,11 +187,8 @@ class _Notebook:
         self.row[known, t] = torch.arange(len(known))
         few = len(rows) * (self.attention.shape[1] + t) <= FEW
         with threads_for(of_few_rows) if few else nullcontext(of_few_rows) as product:
-            if self.notes is None:
-                by = layers_by(self.layers, product)
-            else:
-                by = self.notes.taking(slice(len(known)), product)
-            with by:
+            joined, notes = self.joined.by(product), self.notes
+            with notes.taking(slice(len(known)), joined) if notes else layers_by(self.layers, joined):
                 yield
 
     def drawn(self, rows: Tensor, t: int, log_z: Tensor, entropy: Tensor) -> None:
