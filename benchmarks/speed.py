@@ -90,22 +90,23 @@ def make_job(row: str) -> dict[str, Any]:
 def least_work(job: dict[str, Any]) -> dict[str, float]:
     """The floating-point operations of matrix products that each phase cannot do without, attention left out.
 
-    Training costs three forwards, or two where the weights are frozen; the prompt is computed once a group.
+    Gradients cost two forwards, or one where the weights are frozen; their own forward is spared where the layers' was
+    noted before, the head's always computed. The prompt is computed once a group.
     """
     prompts = 1 if job["kind"] == "reward" else 4
     p, n = prompts * job["length"], prompts * job["responses"] * job["new_tokens"]
     forward, scores = 2 * LAYERS * (p + n), 2 * HEAD * n
-    passes = 2 if job["lora"] else 3
+    gradients = 1 if job["lora"] else 2
     if job["kind"] == "reward":
         return {"update": 3 * forward}
     sampling = 2 * LAYERS * (p + n - prompts * job["responses"]) + scores
     if job["kind"] == "grpo":
-        return {"sampling": sampling, "reference": forward + scores, "update": passes * (forward + scores)}
+        return {"sampling": sampling, "reference": forward + scores, "update": gradients * (forward + scores) + scores}
     return {
         "sampling": sampling,
         "scoring": forward,
         "reference": 2 * forward + scores,  # and the critic's values
-        "update": passes * (2 * forward + scores),
+        "update": gradients * (2 * forward + scores) + scores,
     }
 
 
@@ -131,8 +132,7 @@ def measure(row: str, trl_python: str, alternations: int) -> None:
             runs.append(pair)
             print(f"{row} {n + 1}/{alternations}: {told(runs)}", flush=True)
             told_job = {key: value for key, value in job.items() if key not in ("slates", "prompts", "model")}
-            today, work = str(datetime.date.today()), least_work(job)
-            result = {"row": row, "date": today, "job": told_job, "work": work, "runs": runs}
+            result = {"row": row, "date": str(datetime.date.today()), "job": told_job, "runs": runs}
             (HERE / "results" / f"speed-{row}.json").write_text(json.dumps(result, indent=1) + "\n")
 
 
@@ -198,11 +198,12 @@ def table() -> str:
 def bounds(result: dict[str, Any]) -> str:
     """For each phase the share of its processor time that the least products take at the speed measured beside."""
     shares: dict[str, list[float]] = {}
+    least = least_work(result["job"])
     for run in (r["prefloop"] for r in result["runs"]):
         took = {"update": a_step(run, "cpu_seconds")}
         if "phases" in run:
-            took = {phase: median(p[phase] for p in warm(run["phases"])) for phase in result["work"]}
-        for phase, work in result["work"].items():
+            took = {phase: median(p[phase] for p in warm(run["phases"])) for phase in least}
+        for phase, work in least.items():
             shares.setdefault(phase, []).append(work / run["matmul_flops"] / took[phase])
     return ", ".join(f"{phase} {median(values):.0%}" for phase, values in shares.items())
 
