@@ -176,7 +176,7 @@ def _stretches(places: Places) -> list[tuple[int, int, list[tuple[int, int]]]]:
     for n, row, token in order:
         if n < 0:
             continue
-        if previous != (n, row - 1) or len(found[-1][2]) == AT_ONCE:
+        if previous != (n, row - 1):
             found.append((n, row, [(token, token + 1)]))
         elif found[-1][2][-1][1] == token:
             found[-1][2][-1] = (found[-1][2][-1][0], token + 1)
