@@ -337,3 +337,25 @@ def test_a_backbone_samples_alike_with_and_without_its_layers_replaced(monkeypat
     for a, b in zip((s for r in found for s in r), (s for r in drawn(learner, 0) for s in r), strict=True):
         assert a.ids == b.ids
         assert a.logp == pytest.approx(b.logp, abs=1e-5)
+
+
+class ChangesInPlace(nn.Module):
+    """Overwrites what a layer gave with twice as much."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(64, 64), nn.Linear(64, 64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.first(x).mul_(2.0))
+
+
+@torch.no_grad()
+def test_what_a_model_changes_in_place_was_noted_before() -> None:
+    model, x = ChangesInPlace(), torch.randn(3, 64)
+    notes = Notes(model, model)
+    with notes.taking(slice(None)):
+        expected = model(x)
+    (known,) = notes.last_pass([3])
+    with notes.giving(known.places):
+        assert torch.equal(model(x), expected)
