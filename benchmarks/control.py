@@ -72,7 +72,6 @@ ARMS: dict[str, dict[str, Any]] = {
 }
 COLOURS = {
     "true": "#0f172a",
-    "350": "#93c5fd",
     "700": "#4f46e5",
     "1400": "#a21caf",
     "700_upfront": "#d97706",
