@@ -419,7 +419,7 @@ MUTANTS: tuple[tuple[str, str, str], ...] = (
     ("resting", "self.starts[n] + first * into.itemsize", "self.starts[n]"),
     ("resting", "self.starts[n] + first * x.itemsize", "self.starts[n]"),
     ("resting", "            laid.write(n, parameter.data)\n", "            pass\n"),
-    ("resting", "        laid.read(n, parameter.data)\n", "        pass\n"),
+    ("resting", "            laid.read(n, parameter.data)\n", "            pass\n"),
     ("resting", "            parameter.data = data\n\n\ndef pick_up", "            pass\n\n\ndef pick_up"),
     ("resting", "x.nbytes + -x.nbytes % ALIGNMENT", "x.nbytes"),
     ("linear_layers", "len(group) > 1 and all(layer.bias is None for layer in group)", "len(group) > 1"),

@@ -102,10 +102,10 @@ def awake(module: nn.Module) -> Iterator[None]:
     if laid is None:
         yield
         return
-    for n, parameter in enumerate(module.parameters()):
-        parameter.data = torch.empty(parameter.shape, dtype=parameter.dtype)
-        laid.read(n, parameter.data)
     try:
+        for n, parameter in enumerate(module.parameters()):
+            parameter.data = torch.empty(parameter.shape, dtype=parameter.dtype)
+            laid.read(n, parameter.data)
         yield
     finally:
         for parameter, data in zip(module.parameters(), laid.tensors, strict=True):

@@ -74,6 +74,21 @@ def test_weights_that_are_used_lie_in_memory_that_the_process_keeps_and_not_in_p
     give_back()
 
 
+def test_weights_that_cannot_be_read_are_where_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    expected = module(torch.ones(4))
+    lay_down(module)
+
+    def broken(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="Input/output error"):  # noqa: PT012
+        patch.setattr(nameless_file.NamelessFile, "read", broken)
+        with awake(module):
+            pass
+    assert torch.equal(module(torch.ones(4)), expected)
+
+
 def test_what_was_written_to_resting_weights_is_kept() -> None:
     module = nn.Linear(64, 64)
     lay_down(module)
