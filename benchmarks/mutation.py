@@ -64,7 +64,7 @@ TESTS = {
     "language_subject": ("test_update_figures", "test_noted_forward"),
     "targets": ("test_targets", *UPDATE),
     "rollout": ("test_rewards", "test_policy_samples", *UPDATE),
-    "optimiser_step": ("test_targets", *UPDATE),
+    "optimiser_step": ("test_gradients", "test_targets", *UPDATE),
     "policy_update": UPDATE,
     "resting_adamw": ("test_resting_adamw", "test_policy_update"),
     "resting": ("test_resting", "test_resting_adamw"),
