@@ -72,6 +72,7 @@ ARMS: dict[str, dict[str, Any]] = {
 }
 COLOURS = {
     "true": "#0f172a",
+    "350": "#94a3b8",
     "700": "#4f46e5",
     "1400": "#a21caf",
     "700_upfront": "#d97706",
@@ -295,7 +296,7 @@ def figure() -> str:
             points = " ".join(f"{left + wide * k / (len(curve) - 1):.1f},{y(v):.1f}" for k, v in enumerate(curve))
             parts.append(f'<polyline points="{points}" fill="none" stroke="{COLOURS[arm]}" stroke-width="2"/>')
     for n, (arm, colour) in enumerate(COLOURS.items()):
-        at = between + 120 * n
+        at = between + 115 * n
         dashes = ' stroke-dasharray="6 4"' if arm == "true" else ""
         parts.append(f'<path d="M{at} 20h24" stroke="{colour}" stroke-width="2"{dashes}/>')
         parts.append(f'<text x="{at + 30}" y="24">{arm}</text>')
