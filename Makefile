@@ -22,10 +22,9 @@ export PYTHONDONTWRITEBYTECODE :=
 demo: $(VENV)/.installed
 	@$(RUN) app.py demo --project $(PROJECT) --port $(PORT)
 
-# A third worker on two cores: browsers and servers are waited for a third of the time.
 test:
 	@$(MAKE) --no-print-directory -j 2 debian check
-	@$(RUN) -m pytest -n 3 --dist loadgroup --no-loadscope-reorder -m "not long and not alone"
+	@$(RUN) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder -m "not long and not alone"
 	@$(RUN) -m pytest -m "alone and not long" tests/browser tests/labeling/test_serving.py
 
 debian:

@@ -11,7 +11,7 @@ import pytest
 from label_world import Site, serving_texts
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-TIMEOUT = 30_000  # milliseconds; other tests keep the cores busy
+TIMEOUT = 60_000  # milliseconds; other tests keep the cores busy
 expect.set_options(timeout=TIMEOUT)
 
 
