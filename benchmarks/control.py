@@ -296,7 +296,7 @@ def figure() -> str:
             points = " ".join(f"{left + wide * k / (len(curve) - 1):.1f},{y(v):.1f}" for k, v in enumerate(curve))
             parts.append(f'<polyline points="{points}" fill="none" stroke="{COLOURS[arm]}" stroke-width="2"/>')
     for n, (arm, colour) in enumerate(COLOURS.items()):
-        at = between + 115 * n
+        at = between + 125 * n
         dashes = ' stroke-dasharray="6 4"' if arm == "true" else ""
         parts.append(f'<path d="M{at} 20h24" stroke="{colour}" stroke-width="2"{dashes}/>')
         parts.append(f'<text x="{at + 30}" y="24">{arm}</text>')
